@@ -1,0 +1,10 @@
+//! The pure floor: what windows, events, batches and retries mean, with no I/O, no clock and no async.
+//! Everything here can be proven by a property test, because nothing here can fail for a reason outside its arguments.
+
+pub mod event;
+pub mod page;
+pub mod time;
+pub mod window;
+
+/// A boxed future, so that the two seams, sources and sinks, can be trait objects without a macro crate.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
