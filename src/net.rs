@@ -1,1 +1,276 @@
-//! To be written.
+//! The only HTTP client of the program: its timeouts, its limits and the way it reads a body.
+//! It exists so that no request can follow a redirect, wait for ever, or grow without bound, whoever makes it.
+
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// What every client is built with.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// The longest silence inside a response.
+    pub idle: Duration,
+    /// A whole request, from the first byte sent to the last received.
+    pub request: Duration,
+    /// The largest body, decompressed, in bytes.
+    pub body_max: u64,
+}
+
+/// An HTTP client that follows no redirect and asks for gzip.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    limits: Limits,
+}
+
+/// A response that was received whole.
+#[derive(Debug)]
+pub struct Received {
+    /// The status code.
+    pub status: u16,
+    /// The body, decompressed.
+    pub body: Bytes,
+    /// Bytes of the body as they crossed the network.
+    pub wire_bytes: u64,
+    headers: reqwest::header::HeaderMap,
+}
+
+impl Received {
+    /// A header's value where it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// Why no response came. No variant holds a header, a query or a body.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum NetError {
+    /// The client could not be built: a certificate file that is none, say.
+    #[error("the HTTP client could not be set up: {0}")]
+    Setup(String),
+    /// The name does not resolve.
+    #[error("cannot resolve host `{0}`: check the spelling of `url` and this machine's DNS")]
+    UnknownHost(String),
+    /// No connection.
+    #[error("cannot connect to `{host}`: {why}")]
+    Connect {
+        /// The host.
+        host: String,
+        /// The system's word for it.
+        why: String,
+    },
+    /// The certificate was not accepted.
+    #[error("the TLS certificate of `{host}` was not accepted: {why}")]
+    Tls {
+        /// The host.
+        host: String,
+        /// rustls's reason.
+        why: String,
+    },
+    /// Too slow.
+    #[error("timed out {0}")]
+    Timeout(String),
+    /// The connection ended before the body did, or the body is not what its headers say.
+    #[error("the response was cut short or damaged: {0}")]
+    Broken(String),
+    /// The decompressed body passed the cap.
+    #[error("the response is larger than {0} bytes")]
+    TooLarge(u64),
+}
+
+impl Client {
+    /// A client with these limits. `extra_roots` is PEM text of certificates trusted besides the system's.
+    pub fn new(limits: Limits, extra_roots: Option<&[u8]>) -> Result<Self, NetError> {
+        // Choosing the provider twice is no error: the first choice stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let setup = |e: reqwest::Error| NetError::Setup(innermost(&e));
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("sparkspool/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .connect_timeout(limits.connect)
+            .read_timeout(limits.idle)
+            .timeout(limits.request)
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(16);
+        if let Some(pem) = extra_roots {
+            builder = builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem).map_err(setup)?);
+        }
+        Ok(Self { http: builder.build().map_err(setup)?, limits })
+    }
+
+    /// One GET. `authorization` is sent as it stands and marked sensitive.
+    pub async fn get(&self, url: url::Url, authorization: Option<&str>) -> Result<Received, NetError> {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let mut request = self.http.get(url).header("accept", "application/json").header("accept-encoding", "gzip");
+        if let Some(key) = authorization {
+            let mut value = reqwest::header::HeaderValue::from_str(key)
+                .map_err(|_| NetError::Setup("the API key holds characters that a header cannot carry".into()))?;
+            value.set_sensitive(true);
+            request = request.header(reqwest::header::AUTHORIZATION, value);
+        }
+        let mut response = request.send().await.map_err(|e| classify(&e, &host, &self.limits))?;
+        let gzip =
+            response.headers().get("content-encoding").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"gzip"));
+        let announced = if gzip { None } else { response.content_length() };
+        let mut body = Body::new(gzip, announced, self.limits.body_max);
+        let mut wire_bytes = 0;
+        while let Some(chunk) = response.chunk().await.map_err(|e| classify(&e, &host, &self.limits))? {
+            wire_bytes += chunk.len() as u64;
+            body.push(&chunk)?;
+        }
+        Ok(Received {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: body.finish()?,
+            wire_bytes,
+        })
+    }
+}
+
+/// A body under construction, plain or inflating, never above its cap.
+enum Body {
+    Plain(Capped),
+    Gzip(Box<MultiGzDecoder<Capped>>),
+}
+
+struct Capped {
+    bytes: Vec<u8>,
+    cap: u64,
+}
+
+impl Write for Capped {
+    fn write(&mut self, chunk: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() as u64 + chunk.len() as u64 > self.cap {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(chunk.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Body {
+    fn new(gzip: bool, announced: Option<u64>, cap: u64) -> Self {
+        // What a server announces is only believed up to the cap.
+        let room = usize::try_from(announced.unwrap_or(0).min(cap)).unwrap_or(0);
+        let plain = Capped { bytes: Vec::with_capacity(room), cap };
+        if gzip { Self::Gzip(Box::new(MultiGzDecoder::new(plain))) } else { Self::Plain(plain) }
+    }
+
+    fn push(&mut self, chunk: &[u8]) -> Result<(), NetError> {
+        let written = match self {
+            Self::Plain(plain) => plain.write_all(chunk),
+            Self::Gzip(gzip) => gzip.write_all(chunk),
+        };
+        written.map_err(|e| self.broken(&e, "it is not valid gzip"))
+    }
+
+    fn finish(mut self) -> Result<Bytes, NetError> {
+        if let Self::Gzip(gzip) = &mut self
+            && let Err(e) = gzip.try_finish()
+        {
+            return Err(self.broken(&e, "its gzip stream has no valid end"));
+        }
+        let plain = match &mut self {
+            Self::Plain(plain) => plain,
+            Self::Gzip(gzip) => gzip.get_mut(),
+        };
+        Ok(Bytes::from(std::mem::take(&mut plain.bytes)))
+    }
+
+    fn broken(&self, error: &io::Error, otherwise: &str) -> NetError {
+        let cap = match self {
+            Self::Plain(plain) => plain.cap,
+            Self::Gzip(gzip) => gzip.get_ref().cap,
+        };
+        match error.kind() {
+            io::ErrorKind::FileTooLarge => NetError::TooLarge(cap),
+            _ => NetError::Broken(otherwise.into()),
+        }
+    }
+}
+
+/// Sorts a reqwest error by what an operator must do. Only causes are quoted: the outer text holds the URL.
+fn classify(error: &reqwest::Error, host: &str, limits: &Limits) -> NetError {
+    let why = innermost(error);
+    let chain = || std::iter::successors(std::error::Error::source(error), |e| e.source());
+    if error.is_timeout() {
+        let after = if error.is_connect() { limits.connect } else { limits.request };
+        let what = if error.is_connect() { "connecting" } else { "waiting for the response" };
+        return NetError::Timeout(format!("{what} (`{host}`, limit {}s)", after.as_secs()));
+    }
+    let text: Vec<String> = chain().map(ToString::to_string).collect();
+    let text = text.join("; ");
+    if text.contains("certificate") || text.contains("TLS") || text.contains("tls") {
+        return NetError::Tls { host: host.to_owned(), why };
+    }
+    if text.contains("dns error") || text.contains("failed to lookup address") {
+        return NetError::UnknownHost(host.to_owned());
+    }
+    if error.is_connect() {
+        return NetError::Connect { host: host.to_owned(), why };
+    }
+    NetError::Broken(why)
+}
+
+fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    if cause.source().is_none() && std::ptr::addr_eq(cause, std::ptr::from_ref(error)) {
+        return "the request failed".into();
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+
+    fn inflate(bytes: &[u8], cap: u64) -> Result<Bytes, NetError> {
+        let mut body = Body::new(true, None, cap);
+        bytes.chunks(7).try_for_each(|chunk| body.push(chunk))?;
+        body.finish()
+    }
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_whole_gzip_body_is_read_and_every_cut_one_refused() {
+        let text = br#"{"results":[{"type":"open"}],"total_count":1}"#.repeat(20);
+        let whole = gzip(&text);
+        assert_eq!(inflate(&whole, 1 << 20).unwrap(), &text[..]);
+        for cut in 0..whole.len() {
+            assert!(matches!(inflate(&whole[..cut], 1 << 20), Err(NetError::Broken(_))), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let mut bytes = gzip(b"some text that is long enough to be worth a checksum");
+        let crc = bytes.len() - 6;
+        bytes[crc] ^= 1;
+        assert!(matches!(inflate(&bytes, 1 << 20), Err(NetError::Broken(_))));
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_cap() {
+        let bomb = gzip(&vec![b' '; 8 << 20]);
+        assert!(bomb.len() < 256 << 10);
+        let refused = inflate(&bomb, 1 << 20);
+        assert!(matches!(refused, Err(NetError::TooLarge(cap)) if cap == 1 << 20), "{refused:?}");
+    }
+}

@@ -2,7 +2,10 @@
 //! Everything here can be proven by a property test, because nothing here can fail for a reason outside its arguments.
 
 pub mod event;
+pub mod json;
 pub mod page;
+pub mod plan;
+pub mod retry;
 pub mod time;
 pub mod window;
 

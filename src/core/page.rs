@@ -4,6 +4,7 @@
 use super::event::EventKey;
 use super::time::UtcMillis;
 use bytes::Bytes;
+use std::collections::HashMap;
 
 /// The API's own page token: opaque, valid inside one walk only, never stored as progress.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +22,13 @@ pub struct Page {
     pub total: Option<u64>,
     /// How to ask for the following page; absent on the last.
     pub next: Option<Cursor>,
+    /// Rows without an id: their index in `rows` and the SHA-256 of their canonical JSON.
+    anonymous: Vec<(u32, [u8; 32])>,
 }
+
+/// How often each id-less row was seen in a walk, so that identical twins stay two events.
+#[derive(Debug, Default)]
+pub struct Twins(HashMap<[u8; 32], u32>);
 
 /// One event of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,8 +58,21 @@ pub struct Reject {
 
 impl Page {
     /// A page over `body`. Rows and rejects must lie inside `body`, on character boundaries of valid UTF-8.
-    pub fn new(body: Bytes, rows: Vec<Row>, rejects: Vec<Reject>, total: Option<u64>, next: Option<Cursor>) -> Self {
-        Self { body, rows, rejects, total, next }
+    /// `anonymous` lists the rows without an id; until [`Page::distinguish_twins`] they carry the key of a first
+    /// occurrence.
+    pub fn new(body: Bytes, rows: Vec<Row>, rejects: Vec<Reject>, anonymous: Vec<(u32, [u8; 32])>) -> Self {
+        Self { body, rows, rejects, total: None, next: None, anonymous }
+    }
+
+    /// Gives each row without an id the key of its occurrence in the walk that `seen` has followed so far.
+    pub fn distinguish_twins(&mut self, seen: &mut Twins) {
+        for (index, digest) in &self.anonymous {
+            let count = seen.0.entry(*digest).or_default();
+            if let Some(row) = self.rows.get_mut(*index as usize) {
+                row.key = EventKey::of_anonymous(digest, *count);
+            }
+            *count += 1;
+        }
     }
 
     /// The exact bytes of a row.

@@ -1,0 +1,335 @@
+//! The filters of both APIs by their documented names: which exist where, how they match, how one is said in the other.
+//! It exists because the API ignores what it does not know: a misspelt filter would silently export everything.
+
+use crate::core::json;
+use std::collections::BTreeMap;
+
+/// Which of the two APIs an account is asked through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum DialectChoice {
+    /// `message-events` first, `events` where that answers 404.
+    #[default]
+    Auto,
+    /// `GET /api/v1/events/message`.
+    Events,
+    /// `GET /api/v1/message-events`, the API that was discontinued in October 2019.
+    MessageEvents,
+}
+
+/// How the API compares a filter's value with an event (documented in the Events API's parameter table).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Matching {
+    /// The whole value.
+    Exact,
+    /// A whole token, split on white space, `-`, `_` and, for domains, `.`.
+    Keyword,
+    /// Anywhere in the text.
+    Contains,
+}
+
+/// One filter the APIs know.
+#[derive(Debug)]
+struct Field {
+    /// Its name in the Events API.
+    events: Option<&'static str>,
+    /// Its name in the Message Events API.
+    message_events: Option<&'static str>,
+    /// How it matches in the Events API.
+    matching: Matching,
+    /// Where an event shows the value; empty where it does not.
+    shown_in: &'static [&'static str],
+}
+
+const fn field(
+    events: Option<&'static str>,
+    message_events: Option<&'static str>,
+    matching: Matching,
+    shown_in: &'static [&'static str],
+) -> Field {
+    Field { events, message_events, matching, shown_in }
+}
+
+/// Every filter, from the vendor's parameter tables (Events API as of 2021, Message Events as of 2018).
+const FIELDS: &[Field] = &[
+    field(Some("events"), Some("events"), Matching::Exact, &["type"]),
+    field(Some("recipients"), Some("recipients"), Matching::Exact, &["rcpt_to", "raw_rcpt_to"]),
+    field(Some("recipient_domains"), None, Matching::Keyword, &["recipient_domain"]),
+    field(Some("from_addresses"), Some("friendly_froms"), Matching::Exact, &["friendly_from"]),
+    field(Some("sending_domains"), None, Matching::Keyword, &["sending_domain"]),
+    field(Some("subjects"), None, Matching::Keyword, &["subject"]),
+    field(Some("bounce_classes"), Some("bounce_classes"), Matching::Exact, &["bounce_class"]),
+    field(Some("reasons"), Some("reason"), Matching::Contains, &["raw_reason", "reason"]),
+    field(Some("campaigns"), Some("campaign_ids"), Matching::Keyword, &["campaign_id"]),
+    field(Some("templates"), Some("template_ids"), Matching::Keyword, &["template_id"]),
+    field(Some("sending_ips"), None, Matching::Exact, &["sending_ip"]),
+    field(Some("ip_pools"), None, Matching::Keyword, &["ip_pool"]),
+    field(Some("subaccounts"), Some("subaccounts"), Matching::Exact, &["subaccount_id"]),
+    field(Some("messages"), Some("message_ids"), Matching::Exact, &["message_id"]),
+    field(Some("transmissions"), Some("transmission_ids"), Matching::Exact, &["transmission_id"]),
+    field(Some("event_ids"), None, Matching::Exact, &["event_id"]),
+    field(Some("mailbox_providers"), None, Matching::Keyword, &["mailbox_provider"]),
+    field(Some("mailbox_provider_regions"), None, Matching::Keyword, &["mailbox_provider_region"]),
+    field(Some("ab_tests"), Some("ab_test_ids"), Matching::Keyword, &["ab_test_id"]),
+    field(Some("ab_test_versions"), None, Matching::Exact, &["ab_test_version"]),
+];
+
+/// Parameters of the APIs that are no filters: the engine sets them itself.
+const RESERVED: &[&str] = &["from", "to", "page", "per_page", "cursor", "delimiter", "timezone"];
+
+/// What is wrong with one filter of a configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FilterProblem {
+    /// What is wrong; names the filter, quotes no value.
+    pub message: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+}
+
+/// Checks one filter by its documented name against a dialect. `None` when it is fine.
+pub fn problem(name: &str, values: &[String], dialect: DialectChoice) -> Option<FilterProblem> {
+    let wrong = |message: String, hint: Option<String>| Some(FilterProblem { message, hint });
+    let Some(field) = find(name) else {
+        if RESERVED.contains(&name) {
+            return wrong(format!("`{name}` is not a filter: sparkspool sets it for every request"), None);
+        }
+        let nearest = nearest(name).map(|known| format!("did you mean `{known}`?"));
+        return wrong(
+            format!("no SparkPost API has a filter `{name}`; it would be ignored and everything exported"),
+            nearest,
+        );
+    };
+    if dialect == DialectChoice::MessageEvents && field.message_events.is_none() {
+        return wrong(
+            format!("`{name}` exists only in the Events API, this account uses `message-events`"),
+            Some("set dialect = \"events\" or \"auto\", or leave the filter out".into()),
+        );
+    }
+    if values.is_empty() {
+        return wrong(
+            format!("`{name}` is an empty list: it would match nothing"),
+            Some("remove it to match everything".into()),
+        );
+    }
+    if values.iter().any(|v| v.trim().is_empty()) {
+        return wrong(format!("`{name}` holds an empty value"), None);
+    }
+    if field.message_events == Some("reason") && values.len() > 1 && dialect == DialectChoice::MessageEvents {
+        return wrong(
+            "`reason` takes one value in the Message Events API".into(),
+            Some("set dialect = \"events\" and use `reasons`".into()),
+        );
+    }
+    if let Some(unsendable) = values.iter().find(|v| v.len() > VALUE_BYTES_MAX) {
+        return wrong(
+            format!("a value of `{name}` is {} bytes long; {VALUE_BYTES_MAX} fit a URL", unsendable.len()),
+            None,
+        );
+    }
+    None
+}
+
+/// The longest value that surely fits a URL of 4,096 characters when every byte must be escaped.
+const VALUE_BYTES_MAX: usize = 1_000;
+
+fn find(name: &str) -> Option<&'static Field> {
+    FIELDS.iter().find(|f| f.events == Some(name) || f.message_events == Some(name))
+}
+
+/// The known filter name closest to `name`, where one is close enough to be meant.
+fn nearest(name: &str) -> Option<&'static str> {
+    let known = FIELDS.iter().flat_map(|f| [f.events, f.message_events]).flatten();
+    known.map(|k| (distance(name, k), k)).filter(|(d, _)| *d <= 3).min().map(|(_, k)| k)
+}
+
+/// Edits (insert, remove, replace) that turn `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// A stream's filter: terms that must all hold, each satisfied by any of its values.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    terms: Vec<Term>,
+}
+
+/// One filter with its values.
+#[derive(Clone, Debug)]
+pub struct Term {
+    field: &'static Field,
+    /// The values, any of which may match; never empty, no two the same.
+    pub values: Vec<String>,
+}
+
+impl Term {
+    /// The parameter that says this in a dialect.
+    pub fn name(&self, events: bool) -> Option<&'static str> {
+        if events { self.field.events } else { self.field.message_events }
+    }
+
+    /// Whether the API reads the value as a delimited list. `reason` of the Message Events API is one text.
+    pub fn is_list(&self, events: bool) -> bool {
+        events || self.field.message_events != Some("reason")
+    }
+}
+
+impl Filter {
+    /// A filter of terms that [`problem`] has passed; names it does not know are left out.
+    pub fn new(terms: &BTreeMap<String, Vec<String>>) -> Self {
+        let terms = terms.iter().filter_map(|(name, values)| {
+            let mut values = values.clone();
+            values.sort();
+            values.dedup();
+            find(name).filter(|_| !values.is_empty()).map(|field| Term { field, values })
+        });
+        Self { terms: terms.collect() }
+    }
+
+    /// The terms.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// Whether the filter lets everything through.
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// Whether every term can be said in the Message Events API.
+    pub fn fits_message_events(&self) -> bool {
+        self.terms.iter().all(|t| t.field.message_events.is_some() && (t.is_list(false) || t.values.len() == 1))
+    }
+
+    /// A text that is the same for the same filter, whatever dialect, order or name it was written with.
+    pub fn fingerprint(&self) -> String {
+        let mut terms: Vec<String> = self
+            .terms
+            .iter()
+            .map(|t| format!("{}={:?}", t.field.events.or(t.field.message_events).unwrap_or_default(), t.values))
+            .collect();
+        terms.sort();
+        terms.join("&")
+    }
+
+    /// The name of a term that this event surely does not satisfy. `None` when it satisfies all, or when it does not
+    /// show the field: engagement with old mail arrives without many of them.
+    pub fn violated_by(&self, raw: &str) -> Option<&'static str> {
+        if self.terms.is_empty() {
+            return None;
+        }
+        let broken = |term: &&Term| {
+            let mut shown = json::fields(raw)?
+                .filter(|(name, _)| term.field.shown_in.contains(name))
+                .filter_map(|(_, value)| json::scalar(value))
+                .peekable();
+            shown.peek()?;
+            Some(!shown.any(|text| term.accepts(&text)))
+        };
+        let term = self.terms.iter().find(|term| broken(term) == Some(true))?;
+        term.field.events.or(term.field.message_events)
+    }
+}
+
+impl Term {
+    /// Whether an event's value satisfies this term. Lenient where the API's own rule is only partly documented: case
+    /// never counts, and a keyword may match inside a token.
+    fn accepts(&self, shown: &str) -> bool {
+        let shown = shown.to_lowercase();
+        let accepts = |wanted: &String| {
+            let wanted = wanted.to_lowercase();
+            match self.field.matching {
+                Matching::Exact if self.field.shown_in == ["friendly_from"] => shown.contains(&wanted),
+                Matching::Exact => shown == wanted,
+                Matching::Contains => shown.contains(wanted.trim_matches('%')) || self.field.events == Some("reasons"),
+                Matching::Keyword => {
+                    let separators = |c: char| c.is_whitespace() || matches!(c, '-' | '_' | '.');
+                    wanted.split(separators).any(|token| shown.contains(token))
+                }
+            }
+        };
+        self.values.iter().any(accepts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn filter(name: &str, values: &[&str]) -> Filter {
+        let values = values.iter().map(ToString::to_string).collect();
+        Filter::new(&BTreeMap::from([(name.to_owned(), values)]))
+    }
+
+    fn complaint(name: &str, values: &[&str], dialect: DialectChoice) -> Option<FilterProblem> {
+        problem(name, &values.iter().map(ToString::to_string).collect::<Vec<_>>(), dialect)
+    }
+
+    #[test]
+    fn both_names_of_a_filter_mean_the_same() {
+        let (old, new) = (filter("campaign_ids", &["b", "a"]), filter("campaigns", &["a", "b", "a"]));
+        assert_eq!(old.fingerprint(), new.fingerprint());
+        assert_eq!(old.terms()[0].name(true), Some("campaigns"));
+        assert_eq!(new.terms()[0].name(false), Some("campaign_ids"));
+    }
+
+    #[test]
+    fn what_an_api_would_ignore_is_refused_with_a_hint() {
+        let misspelt = complaint("campaing_ids", &["x"], DialectChoice::Auto).unwrap();
+        assert_eq!(misspelt.hint.as_deref(), Some("did you mean `campaign_ids`?"));
+        assert!(complaint("subjects", &["x"], DialectChoice::MessageEvents).unwrap().hint.unwrap().contains("events"));
+        assert_eq!(complaint("subjects", &["x"], DialectChoice::Auto), None);
+        assert!(complaint("from", &["x"], DialectChoice::Auto).unwrap().message.contains("not a filter"));
+        assert!(complaint("events", &[], DialectChoice::Auto).is_some());
+        assert!(complaint("events", &[" "], DialectChoice::Auto).is_some());
+        assert!(complaint("reason", &["a", "b"], DialectChoice::MessageEvents).is_some());
+    }
+
+    #[test]
+    fn rows_that_the_filter_excludes_are_noticed() {
+        let row = r#"{"type":"open","rcpt_to":"a@example.com","subaccount_id":12,"campaign_id":"Black-Friday","friendly_from":"x@example.org"}"#;
+        for (name, values, violated) in [
+            ("events", vec!["bounce", "open"], None),
+            ("events", vec!["bounce"], Some("events")),
+            ("recipients", vec!["A@Example.com"], None),
+            ("recipients", vec!["b@example.com"], Some("recipients")),
+            ("subaccounts", vec!["12"], None),
+            ("subaccounts", vec!["13"], Some("subaccounts")),
+            ("campaigns", vec!["friday"], None),
+            ("campaigns", vec!["monday"], Some("campaigns")),
+            ("friendly_froms", vec!["x@example.org"], None),
+            ("template_ids", vec!["not shown by this row"], None),
+            ("reasons", vec!["anything"], None),
+        ] {
+            assert_eq!(filter(name, &values).violated_by(row), violated, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_documented_name_is_accepted_where_it_is_documented() {
+        for name in FIELDS.iter().filter_map(|f| f.events) {
+            assert_eq!(complaint(name, &["x"], DialectChoice::Events), None, "{name}");
+        }
+        for name in FIELDS.iter().filter_map(|f| f.message_events) {
+            assert_eq!(complaint(name, &["x"], DialectChoice::MessageEvents), None, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn distance_is_a_metric(a in "[a-c]{0,6}", b in "[a-c]{0,6}") {
+            prop_assert_eq!(distance(&a, &b), distance(&b, &a));
+            prop_assert_eq!(distance(&a, &b) == 0, a == b);
+        }
+    }
+}
