@@ -1,0 +1,174 @@
+//! The time by which everything is decided: the API's, carried on between answers by a clock that counts suspend.
+//! It exists so that a wrong, stepping or suspended wall clock can neither skip a window nor invent a gap.
+
+use crate::core::time::{Millis, SECOND, UtcMillis};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where raw time comes from; replaced in tests.
+#[derive(Clone)]
+pub struct TimeSource {
+    /// The machine's wall clock.
+    pub wall: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
+    /// Milliseconds from an arbitrary start; never steps back and goes on during suspend.
+    pub monotonic: Arc<dyn Fn() -> Millis + Send + Sync>,
+}
+
+impl TimeSource {
+    /// This machine's clocks.
+    pub fn system() -> Self {
+        let of = |id: rustix::time::ClockId| {
+            let t = rustix::time::clock_gettime(id);
+            t.tv_sec * 1_000 + t.tv_nsec / 1_000_000
+        };
+        Self {
+            wall: Arc::new(move || UtcMillis::from_millis(of(rustix::time::ClockId::Realtime))),
+            monotonic: Arc::new(move || of(rustix::time::ClockId::Boottime)),
+        }
+    }
+}
+
+/// One API's clock, shared by everything that asks it.
+#[derive(Clone)]
+pub struct ApiClock {
+    source: TimeSource,
+    inner: Arc<Mutex<Anchor>>,
+}
+
+#[derive(Clone, Copy)]
+struct Anchor {
+    /// Added to the monotonic clock to get the API's time.
+    offset: Millis,
+    /// Whether an answer of the API has confirmed the offset.
+    confirmed: bool,
+    /// Answers in a row that disagreed with the offset by more than [`TOLERANCE`].
+    disagreeing: u32,
+}
+
+/// A `Date` header has whole seconds and an answer travels: smaller differences are no news.
+const TOLERANCE: Millis = 2 * SECOND;
+
+/// So many answers in a row must disagree before an established clock is moved: one skewed proxy must not move it.
+const DISAGREEING_MAX: u32 = 3;
+
+/// A wall clock before this is not set: it lies before this program was written (2026-11-01).
+pub const PLAUSIBLE_FROM: UtcMillis = UtcMillis::from_secs(1_793_491_200);
+
+impl ApiClock {
+    /// Starts from the wall clock, unconfirmed.
+    pub fn new(source: TimeSource) -> Self {
+        let offset = (source.wall)().as_millis() - (source.monotonic)();
+        Self { source, inner: Arc::new(Mutex::new(Anchor { offset, confirmed: false, disagreeing: 0 })) }
+    }
+
+    /// The API's time, as far as it is known.
+    pub fn now(&self) -> UtcMillis {
+        UtcMillis::from_millis((self.source.monotonic)().saturating_add(self.anchor().offset))
+    }
+
+    /// Whether an answer has confirmed [`ApiClock::now`]. Until then nothing may be declared lost or read.
+    pub fn is_confirmed(&self) -> bool {
+        self.anchor().confirmed
+    }
+
+    /// Whether the wall clock is so wrong that not even a first question can be asked by it.
+    pub fn is_plausible(&self) -> bool {
+        self.is_confirmed() || self.now() >= PLAUSIBLE_FROM
+    }
+
+    /// The wall clock minus the API's clock.
+    pub fn skew(&self) -> Millis {
+        (self.source.wall)().since(self.now())
+    }
+
+    /// Takes note of an answer's `Date`. Without one, the wall clock is confirmed for want of better. Returns whether
+    /// the clock moved by more than a tolerance.
+    pub fn observe(&self, date: Option<UtcMillis>) -> bool {
+        let monotonic = (self.source.monotonic)();
+        let mut anchor = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(date) = date else {
+            anchor.confirmed = true;
+            return false;
+        };
+        let offset = date.as_millis() - monotonic;
+        let agrees = (offset - anchor.offset).abs() <= TOLERANCE;
+        anchor.disagreeing = if agrees { 0 } else { anchor.disagreeing + 1 };
+        let first = !anchor.confirmed;
+        anchor.confirmed = true;
+        let moves = !agrees && (first || anchor.disagreeing >= DISAGREEING_MAX);
+        if moves {
+            anchor.offset = offset;
+            anchor.disagreeing = 0;
+        }
+        moves
+    }
+
+    fn anchor(&self) -> Anchor {
+        *self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    struct Fake {
+        wall: Arc<AtomicI64>,
+        monotonic: Arc<AtomicI64>,
+        clock: ApiClock,
+    }
+
+    fn fake(wall: i64) -> Fake {
+        let (wall, monotonic) = (Arc::new(AtomicI64::new(wall)), Arc::new(AtomicI64::new(5_000)));
+        let (w, m) = (wall.clone(), monotonic.clone());
+        let clock = ApiClock::new(TimeSource {
+            wall: Arc::new(move || UtcMillis::from_millis(w.load(Ordering::Relaxed))),
+            monotonic: Arc::new(move || m.load(Ordering::Relaxed)),
+        });
+        Fake { wall, monotonic, clock }
+    }
+
+    const T: i64 = 1_794_000_000_000;
+
+    #[test]
+    fn the_first_answer_sets_the_clock_and_a_step_of_the_wall_clock_does_not() {
+        let fake = fake(T - 86_400_000);
+        assert!(!fake.clock.is_confirmed());
+        assert!(fake.clock.observe(Some(UtcMillis::from_millis(T))));
+        assert!(fake.clock.is_confirmed());
+        fake.wall.store(T + 86_400_000, Ordering::Relaxed);
+        fake.monotonic.fetch_add(1_000, Ordering::Relaxed);
+        assert_eq!(fake.clock.now().as_millis(), T + 1_000);
+        assert_eq!(fake.clock.skew(), 86_400_000 - 1_000);
+    }
+
+    #[test]
+    fn one_odd_answer_is_ignored_and_three_are_believed() {
+        let fake = fake(T);
+        fake.clock.observe(Some(UtcMillis::from_millis(T)));
+        let odd = Some(UtcMillis::from_millis(T + 3_600_000));
+        assert!(!fake.clock.observe(odd));
+        assert!(!fake.clock.observe(Some(UtcMillis::from_millis(T))));
+        assert!(!fake.clock.observe(odd));
+        assert!(!fake.clock.observe(odd));
+        assert_eq!(fake.clock.now().as_millis(), T);
+        assert!(fake.clock.observe(odd));
+        assert_eq!(fake.clock.now().as_millis(), T + 3_600_000);
+    }
+
+    #[test]
+    fn a_clock_of_1970_is_not_plausible_until_an_answer_came() {
+        let fake = fake(0);
+        assert!(!fake.clock.is_plausible());
+        fake.clock.observe(Some(UtcMillis::from_millis(T)));
+        assert!(fake.clock.is_plausible());
+    }
+
+    #[test]
+    fn without_a_date_the_wall_clock_has_to_do() {
+        let fake = fake(T);
+        assert!(!fake.clock.observe(None));
+        assert!(fake.clock.is_confirmed());
+        assert_eq!(fake.clock.now().as_millis(), T);
+    }
+}

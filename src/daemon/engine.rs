@@ -1,0 +1,328 @@
+//! Builds everything a run needs from a configuration: accounts, sources, streams, forwarders, around one store.
+//! It exists so that the daemon, a backfill, `once` and the demo are the same engine, differently driven.
+
+use super::account::Account;
+use super::ask::{Asker, Halt, Patience};
+use super::clock::TimeSource;
+use super::forward::{Forwarder, SinkHealth};
+use super::ingest::Ingest;
+use super::notify::Pulse;
+use super::sinks::{MakeStdout, opener};
+use super::tally::Tally;
+use super::walk::Walker;
+use crate::config::{self, Config, KeyError, Start, Stream};
+use crate::core::event::StreamName;
+use crate::core::plan::{START_MARGIN, end, horizon};
+use crate::core::time::{MINUTE, UtcMillis, humane};
+use crate::core::window::Window;
+use crate::net::{Client, Limits, NetError};
+use crate::source::Source;
+use crate::source::sparkpost::SparkPost;
+use crate::source::sparkpost::filter::Filter;
+use crate::store::{Handle, StoreError, StreamId};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Why an engine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// An account's key cannot be had.
+    #[error("account `{account}`: {source}")]
+    Key {
+        /// The account.
+        account: String,
+        /// Why.
+        source: KeyError,
+    },
+    /// An account's `ca_file` cannot be read.
+    #[error("account `{account}`: `ca_file` {path}: {source}")]
+    CaFile {
+        /// The account.
+        account: String,
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The HTTP client of an account cannot be set up.
+    #[error("account `{account}`: {source}")]
+    Net {
+        /// The account.
+        account: String,
+        /// Why.
+        source: NetError,
+    },
+}
+
+/// What an engine is given besides its configuration.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The clocks.
+    pub time: TimeSource,
+    /// Environment variables, for keys.
+    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    /// Where `stdout` sinks write.
+    pub stdout: MakeStdout,
+    /// For one-shot commands.
+    pub patience: Option<Patience>,
+}
+
+struct Connection {
+    config: config::Account,
+    client: Client,
+    key: secrecy::SecretString,
+    shared: Arc<Account>,
+}
+
+/// A configured run around a store.
+pub struct Engine {
+    /// The configuration.
+    pub config: Config,
+    /// The store.
+    pub store: Handle,
+    /// The counters.
+    pub tally: Arc<Tally>,
+    /// Ends capture.
+    pub stop: CancellationToken,
+    surroundings: Surroundings,
+    connections: BTreeMap<String, Connection>,
+    captured: Arc<watch::Sender<u64>>,
+}
+
+/// The running forwarders.
+pub struct Forwarders {
+    /// How each sink is doing.
+    pub health: BTreeMap<String, Arc<Mutex<SinkHealth>>>,
+    /// Set when nothing more will be captured.
+    pub drain: CancellationToken,
+    /// Set when there is no time left.
+    pub abort: CancellationToken,
+    tasks: JoinSet<Result<(), StoreError>>,
+}
+
+impl Engine {
+    /// Reads keys and builds clients for every account a stream uses. No request is made.
+    pub fn new(config: Config, store: Handle, surroundings: Surroundings) -> Result<Self, SetupError> {
+        let used = |name: &&String| config.streams.iter().any(|stream| stream.account == **name);
+        let mut connections = BTreeMap::new();
+        for name in config.accounts.keys().filter(used) {
+            connections.insert(name.clone(), connect(&config.accounts[name], &surroundings)?);
+        }
+        Ok(Self {
+            config,
+            store,
+            tally: Arc::default(),
+            stop: CancellationToken::new(),
+            surroundings,
+            connections,
+            captured: Arc::new(watch::Sender::new(0)),
+        })
+    }
+
+    /// The clock of the account a stream uses; the wall clock where it has none.
+    pub fn now_of(&self, stream: &Stream) -> UtcMillis {
+        self.connections.get(&stream.account).map_or_else(|| (self.surroundings.time.wall)(), |c| c.shared.clock.now())
+    }
+
+    /// What streams of an account share.
+    pub fn account_of(&self, stream: &Stream) -> Option<Arc<Account>> {
+        self.connections.get(&stream.account).map(|connection| connection.shared.clone())
+    }
+
+    fn asker(&self, stream: &Stream, connection: &Connection) -> (Asker, Arc<SparkPost>) {
+        let source = Arc::new(SparkPost::new(
+            connection.client.clone(),
+            connection.config.url.clone(),
+            connection.key.clone(),
+            connection.config.dialect,
+            Filter::new(&stream.filter),
+        ));
+        let asker = Asker {
+            source: source.clone(),
+            account: connection.shared.clone(),
+            tally: self.tally.clone(),
+            stop: self.stop.clone(),
+            patience: self.surroundings.patience,
+            pulse: Arc::new(Pulse::new((self.surroundings.time.monotonic)())),
+            stream: stream.name.as_str().into(),
+        };
+        (asker, source)
+    }
+
+    /// A way to the API of `stream` that touches no store, for checks and forecasts.
+    pub fn probe_only(&self, stream: &Stream) -> Option<Asker> {
+        Some(self.asker(stream, self.connections.get(&stream.account)?).0)
+    }
+
+    /// Capture of `stream`. Creates its row where it is new, for which the API's clock is asked first; a changed filter
+    /// or account makes what the API still has due again.
+    pub async fn ingest(&self, stream: &Stream) -> Result<Ingest, Halt> {
+        let Some(connection) = self.connections.get(&stream.account) else {
+            return Err(Halt::Replan(format!("account `{}` is not set up", stream.account)));
+        };
+        let (asker, source) = self.asker(stream, connection);
+        let dialect_key = format!("dialect:{}", stream.name);
+        let (name, key) = (stream.name.clone(), dialect_key.clone());
+        let (known, dialect) =
+            self.store.read(move |reader| Ok((reader.stream_id(name.as_str())?, reader.meta(&key)?))).await?;
+        dialect.iter().for_each(|found| source.remember(found));
+        let clock = &connection.shared.clock;
+        if known.is_none() || !clock.is_plausible() {
+            asker.greet(stream.settle).await?;
+        }
+        let fingerprint = format!("{} {}", connection.config.url, Filter::new(&stream.filter).fingerprint());
+        let (name, floor, print) = (stream.name.clone(), floor(stream, clock.now()), fingerprint.clone());
+        let row = self.store.write(move |store| store.stream_id(&name, &print, floor)).await?;
+        let walker = Walker {
+            asker,
+            store: self.store.clone(),
+            stream: row.id,
+            settle: stream.settle,
+            captured: self.captured.clone(),
+        };
+        if row.fingerprint_changed {
+            self.adopt(&walker, fingerprint).await?;
+        }
+        Ok(Ingest::new(walker, stream.lookback, dialect_key))
+    }
+
+    async fn adopt(&self, walker: &Walker, fingerprint: String) -> Result<(), Halt> {
+        let now = walker.asker.account.clock.now();
+        let again = Window::new(horizon(now), now);
+        tracing::warn!(stream = %walker.asker.stream, window = again.map(|w| w.to_string()),
+            "the stream's filter or account has changed: what the API still has is due again");
+        let stream = walker.stream;
+        walker.write(move |store| store.adopt_fingerprint(stream, &fingerprint, again)).await
+    }
+
+    /// Starts a forwarder for every sink. A sink whose streams are not known to the store yet gets them here.
+    pub async fn forwarders(&self) -> Result<Forwarders, StoreError> {
+        let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
+        let mut started =
+            Forwarders { health: BTreeMap::new(), drain: drain.clone(), abort: abort.clone(), tasks: JoinSet::new() };
+        let wall = self.surroundings.time.wall.clone();
+        for sink in &self.config.sinks {
+            let streams = self.followed(&sink.name).await?;
+            if streams.is_empty() {
+                continue;
+            }
+            let health = Arc::new(Mutex::new(SinkHealth::default()));
+            started.health.insert(sink.name.clone(), health.clone());
+            let forwarder = Forwarder {
+                name: sink.name.clone(),
+                open: opener(&sink.name, &sink.kind, self.surroundings.stdout.clone(), wall.clone()),
+                store: self.store.clone(),
+                streams,
+                captured: self.captured.subscribe(),
+                tally: self.tally.clone(),
+                now: wall.clone(),
+                health,
+                drain: drain.clone(),
+                abort: abort.clone(),
+            };
+            started.tasks.spawn(forwarder.run());
+        }
+        Ok(started)
+    }
+
+    /// The streams that name `sink` and have a row in the store.
+    pub async fn followed(&self, sink: &str) -> Result<BTreeMap<StreamId, StreamName>, StoreError> {
+        let follows = |stream: &&Stream| stream.sinks.iter().any(|name| name == sink);
+        let names: Vec<StreamName> = self.config.streams.iter().filter(follows).map(|s| s.name.clone()).collect();
+        self.store
+            .read(move |reader| {
+                let mut streams = BTreeMap::new();
+                for name in names {
+                    if let Some(id) = reader.stream_id(name.as_str())? {
+                        streams.insert(id, name);
+                    }
+                }
+                Ok(streams)
+            })
+            .await
+    }
+}
+
+impl Forwarders {
+    /// Forwards what there is, for at most `limit`, then ends. Returns the first failure of the store.
+    pub async fn finish(mut self, limit: Option<Duration>) -> Result<(), StoreError> {
+        self.drain.cancel();
+        let abort = self.abort.clone();
+        let deadline = async {
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(deadline);
+        let mut failure = Ok(());
+        loop {
+            tokio::select! {
+                joined = self.tasks.join_next() => match joined {
+                    None => return failure,
+                    Some(Ok(Err(error))) => failure = failure.and(Err(error)),
+                    Some(_) => {}
+                },
+                () = &mut deadline, if !abort.is_cancelled() => abort.cancel(),
+            }
+        }
+    }
+
+    /// Waits until a forwarder ends, which it does by itself only where the store fails.
+    pub async fn failed(&mut self) -> StoreError {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(Err(error))) => return error,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+fn connect(account: &config::Account, surroundings: &Surroundings) -> Result<Connection, SetupError> {
+    let name = || account.name.clone();
+    let env = surroundings.env.clone();
+    let key = account.key.read(&*env).map_err(|source| SetupError::Key { account: name(), source })?;
+    let millis = |span: i64| Duration::from_millis(span.unsigned_abs());
+    let limits = Limits {
+        connect: millis(account.connect_timeout),
+        idle: millis(account.idle_timeout),
+        request: millis(account.request_timeout),
+        body_max: account.body_max,
+    };
+    let roots = match &account.ca_file {
+        Some(path) => Some(std::fs::read(path).map_err(|source| SetupError::CaFile {
+            account: name(),
+            path: path.display().to_string(),
+            source,
+        })?),
+        None => None,
+    };
+    let client = Client::new(limits, roots.as_deref()).map_err(|source| SetupError::Net { account: name(), source })?;
+    let shared = Account::new(
+        surroundings.time.clone(),
+        account.requests_per_minute,
+        account.concurrency,
+        account.page_size,
+    );
+    Ok(Connection { config: account.clone(), client, key, shared: Arc::new(shared) })
+}
+
+/// Where a new stream begins.
+fn floor(stream: &Stream, now: UtcMillis) -> UtcMillis {
+    match stream.start {
+        Start::Ago(span) => now.plus(-span).max(horizon(now).plus(START_MARGIN)).ceil(MINUTE),
+        Start::Now => end(now, stream.settle, MINUTE),
+        Start::At(at) => {
+            if at < horizon(now) {
+                tracing::warn!(stream = %stream.name, start = %at, "the start lies {} before what the API still has", humane(horizon(now).since(at)));
+            }
+            at.floor(MINUTE)
+        }
+    }
+}

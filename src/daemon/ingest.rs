@@ -1,0 +1,258 @@
+//! One stream's capture: plan, read what is due side by side, compare counts, and say what was lost.
+//! It exists as the one owner of a stream, so that its passes can never overlap and its watermark has one writer.
+
+use super::ask::Halt;
+use super::walk::{Reconciled, Walked, Walker};
+use crate::core::plan::{self, Known, Plan, Policy, SPAN_MAX};
+use crate::core::time::{HOUR, MINUTE, Millis, UtcMillis, humane};
+use crate::core::window::{Coverage, Window};
+use crate::store::{Closing, Progress};
+use tokio::task::JoinSet;
+
+/// A fresh window up to this long is first asked for as a count together with the lookback: a quiet tick is one request.
+const QUIET_SPAN_MAX: Millis = 15 * MINUTE;
+
+/// Quiet windows are written down together at least this often: a quiet tick costs no fsync.
+const QUIET_UNWRITTEN_MAX: Millis = 10 * MINUTE;
+
+/// Windows at least this long are counted before they are read, while it is not known how dense they are.
+const COUNT_FIRST_FROM: Millis = 2 * HOUR;
+
+/// One stream's capture.
+pub struct Ingest {
+    walker: Walker,
+    lookback: Millis,
+    /// Length of the next windows; adapts to how dense events are.
+    span: Millis,
+    /// Whether `span` rests on a count rather than on hope.
+    span_known: bool,
+    /// Read and found empty, but not written down yet.
+    quiet: Option<Window>,
+    /// Under which key of the store the dialect that was found out is remembered.
+    dialect_key: String,
+    /// The dialect that is written down there.
+    dialect_written: String,
+}
+
+/// What one pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pass {
+    /// Windows closed.
+    pub closed: u32,
+    /// Of these, windows whose counts differ.
+    pub unverified: u32,
+    /// Ranges that expired unread, found in this pass.
+    pub gaps: u32,
+    /// Event time lost in them, in milliseconds.
+    pub gap_span: Millis,
+}
+
+impl Ingest {
+    /// Capture of the stream that `walker` reads.
+    pub fn new(walker: Walker, lookback: Millis, dialect_key: String) -> Self {
+        let dialect_written = String::new();
+        Self { walker, lookback, span: SPAN_MAX, span_known: false, quiet: None, dialect_key, dialect_written }
+    }
+
+    /// Reads everything that is due, then compares the counts of the lookback.
+    pub async fn tick(&mut self) -> Result<Pass, Halt> {
+        let mut quiet_tried = false;
+        let pass = loop {
+            match self.tick_once(&mut quiet_tried).await {
+                Err(Halt::Replan(what)) => tracing::info!(stream = %self.walker.asker.stream, "{what}"),
+                outcome => break outcome?,
+            }
+        };
+        Ok(pass)
+    }
+
+    async fn tick_once(&mut self, quiet_tried: &mut bool) -> Result<Pass, Halt> {
+        if !std::mem::replace(quiet_tried, true) && self.nothing_new().await? {
+            return Ok(Pass::default());
+        }
+        let pass = self.read_due(|known, policy, now| plan::plan(known, policy, now)).await?;
+        if let Some(recheck) = self.plan(&self.progress().await?, &plan::plan).recheck {
+            self.walker.reconcile(recheck).await?;
+        }
+        Ok(pass)
+    }
+
+    /// One count over lookback and fresh window together: where it equals the day book's, there is nothing to read.
+    async fn nothing_new(&mut self) -> Result<bool, Halt> {
+        let progress = self.progress().await?;
+        let plan = self.plan(&progress, &plan::plan);
+        let (Some(recheck), [] | [_]) = (plan.recheck, plan.due.as_slice()) else { return Ok(false) };
+        let fresh = plan.due.first().copied();
+        if fresh.is_some_and(|w| w.span() > QUIET_SPAN_MAX || w.from() < recheck.from()) || !plan.gaps.is_empty() {
+            return Ok(false);
+        }
+        let total = self.walker.probe(recheck).await?;
+        if !self.walker.agrees(recheck, total).await? {
+            return Ok(false);
+        }
+        if let Some(fresh) = fresh {
+            self.note_quiet(fresh).await?;
+        }
+        Ok(true)
+    }
+
+    async fn note_quiet(&mut self, window: Window) -> Result<(), Halt> {
+        let touching = self.quiet.filter(|quiet| quiet.to() == window.from());
+        let merged = touching.and_then(|quiet| Window::new(quiet.from(), window.to())).unwrap_or(window);
+        if touching.is_none() {
+            self.write_quiet().await?;
+        }
+        self.quiet = Some(merged);
+        if merged.span() >= QUIET_UNWRITTEN_MAX { self.write_quiet().await } else { Ok(()) }
+    }
+
+    /// Writes down the quiet windows that are only remembered so far.
+    pub async fn write_quiet(&mut self) -> Result<(), Halt> {
+        let Some(window) = self.quiet else { return Ok(()) };
+        let stream = self.walker.stream;
+        let at = self.walker.asker.account.clock.now();
+        let closing = Closing { window, api_count: Some(0), distinct: 0, pages: 0, verified: true, at };
+        self.walker.write(move |store| store.close_window(stream, &closing)).await?;
+        self.quiet = None;
+        Ok(())
+    }
+
+    /// Reads `range` (whole minutes), what is missing first and then what differs. The second figure says what the
+    /// whole range turned out to hold.
+    pub async fn backfill(&mut self, range: Window) -> Result<(Pass, Reconciled), Halt> {
+        let tally = self.walker.asker.tally.clone();
+        tally.span_due.add(range.span().unsigned_abs());
+        loop {
+            let outcome = self.backfill_once(range).await;
+            match outcome {
+                Err(Halt::Replan(what)) => tracing::info!(stream = %self.walker.asker.stream, "{what}"),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn backfill_once(&mut self, range: Window) -> Result<(Pass, Reconciled), Halt> {
+        let planner = move |known: Known<'_>, policy: Policy, now| plan::plan_range(known, range, policy, now);
+        let pass = self.read_due(planner).await?;
+        let settled = match self.plan(&self.progress().await?, &planner).recheck {
+            Some(rest) => self.walker.reconcile(rest).await?,
+            None => Reconciled { complete: true, ..Reconciled::default() },
+        };
+        Ok((pass, settled))
+    }
+
+    /// Reads until the planner finds nothing due, as many windows side by side as the account allows.
+    async fn read_due(&mut self, planner: impl Fn(Known<'_>, Policy, UtcMillis) -> Plan) -> Result<Pass, Halt> {
+        self.write_quiet().await?;
+        let mut pass = Pass::default();
+        let mut running: JoinSet<(Window, Result<Walked, Halt>)> = JoinSet::new();
+        let mut in_flight: Vec<Window> = Vec::new();
+        let mut forced: Option<Window> = None;
+        loop {
+            let mut progress = self.progress().await?;
+            in_flight.iter().for_each(|window| progress.coverage.insert(*window));
+            let plan = self.plan(&progress, &planner);
+            self.record_gaps(&plan.gaps, &mut pass).await?;
+            let room = if self.span_known { self.walker.asker.account.concurrency } else { 1 };
+            for window in plan.due.into_iter().take(room.saturating_sub(running.len())) {
+                in_flight.push(window);
+                let may_split = forced != Some(window);
+                running.spawn(read(self.walker.clone(), window, may_split, self.span_known));
+            }
+            let Some(joined) = running.join_next().await else { return Ok(pass) };
+            let (window, outcome) = joined.map_err(|e| Halt::Replan(format!("a reader stopped: {e}")))?;
+            in_flight.retain(|other| *other != window);
+            match outcome? {
+                Walked::Closed { verified, distinct, .. } => {
+                    pass.closed += 1;
+                    pass.unverified += u32::from(!verified);
+                    self.walker.asker.tally.span_read.add(window.span().unsigned_abs());
+                    self.adapt(window, distinct);
+                }
+                Walked::Oversize { total } => {
+                    let before = self.span;
+                    self.adapt(window, total);
+                    // A window that cannot shrink is paged as deep as it goes.
+                    let floor = self.walker.asker.source.grain();
+                    forced = (self.span >= before.min(window.span()) || window.span() <= floor).then_some(window);
+                }
+            }
+        }
+    }
+
+    fn adapt(&mut self, window: Window, total: u64) {
+        let grain = self.walker.asker.source.grain();
+        self.span = plan::next_span(window.span().max(grain), total, target(&self.walker), grain);
+        self.span_known = true;
+    }
+
+    async fn progress(&self) -> Result<Progress, Halt> {
+        let stream = self.walker.stream;
+        let mut progress = self.walker.write(move |store| store.progress(stream)).await?;
+        if let Some(quiet) = self.quiet {
+            progress.coverage.insert(quiet);
+        }
+        Ok(progress)
+    }
+
+    fn plan(&self, progress: &Progress, planner: &impl Fn(Known<'_>, Policy, UtcMillis) -> Plan) -> Plan {
+        let account = &self.walker.asker.account;
+        let grain = self.walker.asker.source.grain();
+        let policy = Policy { settle: self.walker.settle, lookback: self.lookback, grain, span: self.span };
+        let known = Known { floor: progress.floor, coverage: &progress.coverage, gaps: &progress.gaps };
+        let mut plan = planner(known, policy, account.clock.now());
+        if !account.clock.is_confirmed() {
+            // Before the API has said what time it is, nothing may be declared lost.
+            plan.gaps.clear();
+        }
+        plan
+    }
+
+    async fn record_gaps(&self, gaps: &[Window], pass: &mut Pass) -> Result<(), Halt> {
+        for gap in gaps.iter().copied() {
+            let stream = self.walker.stream;
+            let at = self.walker.asker.account.clock.now();
+            self.walker.write(move |store| store.record_gap(stream, gap, "expired before it could be read", at)).await?;
+            tracing::error!(stream = %self.walker.asker.stream, window = %gap, lost = humane(gap.span()),
+                "events of this range expired at the API before they could be read");
+            pass.gaps += 1;
+            pass.gap_span += gap.span();
+        }
+        Ok(())
+    }
+
+    /// The watermark: everything before it, back to the stream's start, is read or named in a gap.
+    pub async fn watermark(&self) -> Result<UtcMillis, Halt> {
+        let progress = self.progress().await?;
+        let mut settled: Coverage = progress.coverage.clone();
+        progress.gaps.windows().iter().for_each(|gap| settled.insert(*gap));
+        Ok(settled.watermark(progress.floor))
+    }
+
+    /// The stream's reader.
+    pub fn walker(&self) -> &Walker {
+        &self.walker
+    }
+}
+
+/// Events a slice should hold. Page numbers shift when rows vanish, so there a slice is one page, which is atomic;
+/// cursors hold their place, so there a slice may have a few.
+fn target(walker: &Walker) -> u64 {
+    let page = u64::from(walker.asker.account.page_size());
+    if walker.asker.source.grain() == MINUTE { page } else { 5 * page }
+}
+
+async fn read(walker: Walker, window: Window, may_split: bool, span_known: bool) -> (Window, Result<Walked, Halt>) {
+    let limit = 2 * target(&walker);
+    let limit = if walker.asker.source.grain() == MINUTE { limit / 2 } else { limit };
+    let divisible = may_split && window.bisect(walker.asker.source.grain()).is_some();
+    if divisible && !span_known && window.span() >= COUNT_FIRST_FROM {
+        match walker.probe(window).await {
+            Ok(Some(total)) if total > limit => return (window, Ok(Walked::Oversize { total })),
+            Ok(_) => {}
+            Err(halt) => return (window, Err(halt)),
+        }
+    }
+    let outcome = walker.walk(window, divisible.then_some(limit)).await;
+    (window, outcome)
+}

@@ -1,0 +1,69 @@
+//! From a sink's configuration to something a forwarder can open, again and again. It exists so that the forwarder
+//! knows no kind of sink, and a kind of sink knows no configuration.
+
+use super::forward::OpenSink;
+use crate::config::{Compress, FileOptions, Format as ConfiguredFormat, Rotate, SinkKind};
+use crate::core::normalize::event_time;
+use crate::core::time::UtcMillis;
+use crate::sink::encode::Format;
+use crate::sink::{Receipt, Sink, file, stdout};
+use std::io::Write;
+use std::sync::Arc;
+
+/// Makes the writer of a `stdout` sink; handed in, so that tests and the CLI decide where it goes.
+pub type MakeStdout = Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>;
+
+/// How to open a sink of this kind.
+pub fn opener(
+    name: &str,
+    kind: &SinkKind,
+    stdout: MakeStdout,
+    now: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
+) -> OpenSink {
+    match kind {
+        SinkKind::File(options) => open_file(name.into(), file_options(options), now),
+        SinkKind::Stdout(options) => {
+            let format = format(options.format, options.include_raw);
+            Arc::new(move |_| {
+                let sink: Box<dyn Sink> = Box::new(stdout::StdoutSink::new(stdout(), format));
+                Box::pin(async move { Ok((sink, Receipt::default())) })
+            })
+        }
+    }
+}
+
+fn open_file(name: Arc<str>, options: file::Options, now: Arc<dyn Fn() -> UtcMillis + Send + Sync>) -> OpenSink {
+    Arc::new(move |receipt| {
+        let (name, options, now) = (name.clone(), options.clone(), now.clone());
+        Box::pin(async move {
+            let on_note = Arc::new(move |note: file::Note| tracing::warn!(sink = %name, "{note}"));
+            let (sink, receipt) = file::FileSink::open(options, receipt.as_ref(), now, on_note).await?;
+            Ok((Box::new(sink) as Box<dyn Sink>, receipt))
+        })
+    })
+}
+
+fn file_options(options: &FileOptions) -> file::Options {
+    file::Options {
+        path: options.path.clone(),
+        format: format(options.format, options.include_raw),
+        rotate_size: options.rotate_size,
+        rotate: match options.rotate {
+            Rotate::None => file::Rotate::None,
+            Rotate::Daily => file::Rotate::Daily,
+        },
+        compress: match options.compress {
+            Compress::None => file::Compress::None,
+            Compress::Gzip => file::Compress::Gzip,
+            Compress::Zstd => file::Compress::Zstd,
+        },
+        event_time,
+    }
+}
+
+fn format(format: ConfiguredFormat, raw: bool) -> Format {
+    match format {
+        ConfiguredFormat::Normalized => Format::Normalized { raw },
+        ConfiguredFormat::Raw => Format::Raw,
+    }
+}
