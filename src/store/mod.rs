@@ -1,1 +1,148 @@
-//! To be written.
+//! The only SQLite of the program: day book, spool, coverage, positions and intents in one file, under one lock.
+//! It exists so that one transaction can hold all of it together, which is what the promise of exactly-once rests on.
+//!
+//! - [`Store`] writes. It holds the lock; each of its methods is one transaction.
+//! - [`Reader`] reads beside it, without the lock, also from another process.
+//! - [`Mailbox`] hands an intent to the process that holds the lock.
+//! - [`Handle`] is the way in for async code.
+//!
+//! Events enter through [`Store::commit_page`] and leave through [`Reader::next_segment`]; a sink's progress is its
+//! [`Position`]. A key is in the day book exactly when its event is, or was, in the spool.
+
+mod capture;
+mod columns;
+mod daybook;
+mod error;
+mod handle;
+mod intent;
+mod open;
+mod position;
+mod progress;
+mod prune;
+mod reader;
+mod segment;
+mod spool;
+mod summary;
+
+#[cfg(test)]
+mod tests;
+
+pub use capture::{Committed, PageCommit};
+pub use columns::{IntentId, StreamId};
+pub use error::StoreError;
+pub use handle::Handle;
+pub use intent::{Intent, IntentProgress, Mailbox, Outcome, OutcomeKind};
+pub use position::{Ack, Bookmark, Position, Refused};
+pub use progress::{Closing, Progress, StreamRow};
+pub use prune::{Follower, Pruned};
+pub use reader::Reader;
+pub use segment::{Segment, SpooledEvent};
+pub use summary::{Certificate, DeadLetter, DeadLetterCount, Gap, StreamSummary};
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// The one writer. Whoever has it holds the lock of the data directory until it is dropped.
+#[derive(Debug)]
+pub struct Store {
+    // Fields are dropped in this order: the database is closed before the lock is given up.
+    conn: Connection,
+    desk: Desk,
+    /// What ended the trust in this connection: after a failed write or sync, nothing may be retried on it.
+    broken: Option<String>,
+    dir: PathBuf,
+    _lock: open::Lock,
+}
+
+/// What the writer keeps in memory between transactions. All of it can be rebuilt from the database.
+#[derive(Debug)]
+struct Desk {
+    progress: HashMap<StreamId, Progress>,
+    day_book: daybook::Scratch,
+    packer: segment::Packer,
+    unpacker: segment::Unpacker,
+}
+
+impl Store {
+    /// Opens the store in `dir`, and creates directory (0700) and files (0600) where there are none.
+    ///
+    /// Takes the lock first and fails with [`StoreError::Locked`] where another process has it. A database of a newer
+    /// schema, or of another program, is refused before anything is written to it. Checks the whole database, which
+    /// takes about a second for each gigabyte.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let lock = open::lock(dir)?;
+        let conn = open::writer(dir)?;
+        let desk = Desk {
+            progress: HashMap::new(),
+            day_book: daybook::Scratch::default(),
+            packer: segment::Packer::new()?,
+            unpacker: segment::Unpacker::new()?,
+        };
+        Ok(Self { conn, desk, broken: None, dir: dir.to_owned(), _lock: lock })
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Moves everything from the write-ahead log into the database and empties the log: for idle times and the exit.
+    /// Returns `false` where a reader prevented that; the next call does the rest.
+    pub fn checkpoint(&mut self) -> Result<bool, StoreError> {
+        self.refuse_when_broken()?;
+        let busy: i64 = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
+        Ok(busy == 0)
+    }
+
+    /// The value kept under `key`, for small facts that belong to no table.
+    pub fn meta(&self, key: &str) -> Result<Option<String>, StoreError> {
+        meta(&self.conn, key)
+    }
+
+    /// Keeps `value` under `key`.
+    pub fn set_meta(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        self.transact(|tx, _| {
+            let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
+            tx.prepare_cached(sql)?.execute((key, value))?;
+            Ok(())
+        })
+    }
+
+    /// Runs `step` as one transaction: all of it is on disk when this returns `Ok`, nothing of it otherwise.
+    ///
+    /// `step` must not change the desk's progress: what the transaction changes there is put there by the caller,
+    /// after this has returned `Ok`.
+    fn transact<T>(
+        &mut self,
+        step: impl FnOnce(&Transaction<'_>, &mut Desk) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.refuse_when_broken()?;
+        let Self { conn, desk, .. } = self;
+        let outcome =
+            Transaction::new_unchecked(conn, TransactionBehavior::Immediate).map_err(StoreError::from).and_then(|tx| {
+                let value = step(&tx, desk)?;
+                tx.commit()?;
+                Ok(value)
+            });
+        if let Err(error) = &outcome
+            && error.is_stop()
+        {
+            // After a failed sync the kernel may have dropped the pages; a retry that succeeds would prove nothing.
+            self.broken = Some(error.to_string());
+        }
+        outcome
+    }
+
+    fn refuse_when_broken(&self) -> Result<(), StoreError> {
+        match &self.broken {
+            Some(what) => Err(StoreError::Io { what: format!("nothing is written after an earlier failure: {what}") }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn meta(conn: &Connection, key: &str) -> Result<Option<String>, StoreError> {
+    let mut find = conn.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+    Ok(find.query_row([key], |row| row.get(0)).optional()?)
+}

@@ -1,0 +1,121 @@
+//! Committing a page: what is new goes into the day book and the spool, what is no event to the dead letters, and
+//! what was read into the coverage, all in one transaction. It exists because that "all in one" is the promise.
+
+use super::columns::StreamId;
+use super::error::StoreError;
+use super::progress::{self, Closing};
+use super::segment::Label;
+use super::{Desk, Store, spool};
+use crate::core::page::{Page, Row};
+use crate::core::time::UtcMillis;
+use crate::core::window::Coverage;
+use rusqlite::Transaction;
+
+/// One page to commit, and the window it closes if it is the last of a walk.
+#[derive(Clone, Copy, Debug)]
+pub struct PageCommit<'a> {
+    /// The stream it was read for.
+    pub stream: StreamId,
+    /// The page.
+    pub page: &'a Page,
+    /// When it was received (API clock).
+    pub observed_at: UtcMillis,
+    /// The window that is fully read with this page.
+    pub close: Option<&'a Closing>,
+}
+
+/// What a page brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Rows that were captured now.
+    pub new_events: u64,
+    /// Rows that were known, or twice in the page.
+    pub duplicates: u64,
+    /// Those of `new_events` whose instant had been read before.
+    pub late_events: u64,
+    /// Rejects that were not known.
+    pub rejects_new: u64,
+    /// The segment that holds the new events; `None` where there are none.
+    pub seq: Option<u64>,
+    /// The earliest and the latest instant of the new events.
+    pub new_span: Option<(UtcMillis, UtcMillis)>,
+}
+
+impl Store {
+    /// Captures what is new of a page, and closes its window where it has one. When this returns `Ok`, both are on
+    /// disk; otherwise neither is, and committing the page again is right.
+    ///
+    /// A page that brings nothing new and closes nothing writes nothing.
+    pub fn commit_page(&mut self, commit: &PageCommit<'_>) -> Result<Committed, StoreError> {
+        let before = self.progress_mut(commit.stream)?.coverage.clone();
+        let (committed, coverage) = self.transact(|tx, desk| {
+            let committed = capture(tx, desk, commit, &before)?;
+            let coverage = match commit.close {
+                Some(closing) => Some(progress::close(tx, commit.stream, closing, &before)?),
+                None => None,
+            };
+            Ok((committed, coverage))
+        })?;
+        if let Some(coverage) = coverage {
+            self.progress_mut(commit.stream)?.coverage = coverage;
+        }
+        Ok(committed)
+    }
+}
+
+fn capture(
+    tx: &Transaction<'_>,
+    desk: &mut Desk,
+    commit: &PageCommit<'_>,
+    coverage: &Coverage,
+) -> Result<Committed, StoreError> {
+    let PageCommit { stream, page, observed_at, .. } = *commit;
+    let new_events = desk.day_book.record(tx, stream, &page.rows, observed_at)?;
+    let mut committed = Committed {
+        new_events,
+        duplicates: page.rows.len() as u64 - new_events,
+        rejects_new: bury_rejects(tx, commit)?,
+        ..Committed::default()
+    };
+    let is_new = &desk.day_book.is_new;
+    let new_rows = page.rows.iter().zip(is_new).filter(|(_, is_new)| **is_new).map(|(row, _)| row);
+    let times = || new_rows.clone().map(|row| row.at);
+    let Some((first_at, last_at)) = times().min().zip(times().max()) else { return Ok(committed) };
+    refuse_unreadable(page, new_rows.clone())?;
+    let with_lateness = new_rows.map(|row| (page.raw(row), holds(coverage, row.at)));
+    let (raw_bytes, late_events) = desk.packer.pack(with_lateness)?;
+    let label = Label { stream, observed_at, first_at, last_at, events: new_events, raw_bytes };
+    committed.seq = Some(spool::append(tx, &label, &desk.packer)?);
+    committed.late_events = late_events;
+    committed.new_span = Some((first_at, last_at));
+    progress::count_captured(tx, stream, new_events, late_events)?;
+    Ok(committed)
+}
+
+/// Refuses rows that could be stored but never read back: a segment is text. Pages promise that there are none.
+fn refuse_unreadable<'a>(page: &Page, rows: impl Iterator<Item = &'a Row>) -> Result<(), StoreError> {
+    for row in rows {
+        let raw = page.raw(row);
+        if raw.is_empty() || std::str::from_utf8(raw).is_err() {
+            return Err(StoreError::invalid("a page holds a row that is empty, outside its body, or not UTF-8"));
+        }
+    }
+    Ok(())
+}
+
+fn holds(coverage: &Coverage, at: UtcMillis) -> bool {
+    let windows = coverage.windows();
+    windows.get(windows.partition_point(|w| w.to() <= at)).is_some_and(|w| w.contains(at))
+}
+
+fn bury_rejects(tx: &Transaction<'_>, commit: &PageCommit<'_>) -> Result<u64, StoreError> {
+    let sql = "INSERT INTO dead_letter (stream, at, reason, digest, raw) VALUES (?1, ?2, ?3, ?4, ?5)
+               ON CONFLICT (stream, digest) DO NOTHING";
+    let mut rejects_new = 0;
+    for reject in &commit.page.rejects {
+        let raw = commit.page.raw_reject(reject);
+        let row = (commit.stream, commit.observed_at, reject.reason, &reject.digest[..], raw);
+        rejects_new += tx.prepare_cached(sql)?.execute(row)? as u64;
+    }
+    Ok(rejects_new)
+}

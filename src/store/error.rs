@@ -1,0 +1,158 @@
+//! Every way in which the store can refuse, each with what to do next.
+//! It exists so that callers tell apart what passes by itself (a full disk) from what must end the process (damage).
+
+use super::position::Position;
+use rusqlite::ErrorCode;
+use std::path::PathBuf;
+
+/// Why the store did not do what it was asked. Nothing of the failed step was committed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process holds the store.
+    #[error("{} is in use by another sparkspool ({}); stop that one, or choose another data_dir", dir.display(), holder(*pid))]
+    Locked {
+        /// The data directory.
+        dir: PathBuf,
+        /// The process that holds it, where it could be read.
+        pid: Option<u32>,
+    },
+    /// The directory or a file in it cannot be created or written.
+    #[error("{} cannot be written: {source}; let this user own it, or choose another data_dir on a local disk", path.display())]
+    Unwritable {
+        /// What could not be written.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no database to read.
+    #[error("there is no store at {}; check data_dir, or start `sparkspool run` once to create it", path.display())]
+    Missing {
+        /// Where the database was expected.
+        path: PathBuf,
+    },
+    /// The database was written by a later sparkspool. It was not touched.
+    #[error(
+        "the store has schema {found}, this sparkspool knows up to {known}; install the newer sparkspool again (nothing was changed)"
+    )]
+    NewerSchema {
+        /// The schema found.
+        found: i64,
+        /// The newest schema this program knows.
+        known: i64,
+    },
+    /// The database was written by an earlier sparkspool and only the daemon may bring it up to date.
+    #[error("the store has schema {found}, this sparkspool needs {known}; start `sparkspool run` of this version once")]
+    OlderSchema {
+        /// The schema found.
+        found: i64,
+        /// The schema needed.
+        known: i64,
+    },
+    /// The file is a database of something else. It was not touched.
+    #[error("{} is a database of another program; choose another data_dir (nothing was changed)", path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The linked SQLite has a known defect that can corrupt a database in WAL mode.
+    #[error(
+        "SQLite {found} can corrupt its write-ahead log; build sparkspool with the bundled SQLite (3.51.3 or later)"
+    )]
+    DefectiveSqlite {
+        /// The version that is linked.
+        found: &'static str,
+    },
+    /// Stored bytes are not what was written.
+    #[error(
+        "the store is damaged: {what}; stop, check the disk, move the data directory aside, start afresh: \
+             the API still has the last ten days"
+    )]
+    Corrupt {
+        /// What was found damaged.
+        what: String,
+    },
+    /// No space is left. Passes by itself once there is.
+    #[error("the disk of the store is full; free some space, capturing resumes by itself")]
+    DiskFull,
+    /// The system failed to read or write. Whether the last step is on disk is only known after a restart.
+    #[error("the disk of the store failed: {what}; check the disk and restart")]
+    Io {
+        /// What the system said.
+        what: String,
+    },
+    /// Another process kept the database locked for longer than five seconds. Passes by itself.
+    #[error("another process keeps the store's database locked; close what has it open, this is tried again")]
+    Busy,
+    /// The position of a sink is not where the caller believed it to be.
+    #[error("sink {sink}: its position is {stored}, not {expected}; another writer moved it, restart to read it anew")]
+    StalePosition {
+        /// The sink.
+        sink: String,
+        /// Where the caller believed it to be.
+        expected: Position,
+        /// Where it is.
+        stored: Position,
+    },
+    /// The caller asked for something that cannot be: a defect of this program.
+    #[error("{what}; this is a defect of sparkspool, please report it")]
+    Invalid {
+        /// What was asked.
+        what: String,
+    },
+    /// A step panicked or was cut off by the end of the runtime; nothing of it was committed.
+    #[error("a step of the store was cut off ({what}); restart, and report this")]
+    Aborted {
+        /// Which of the two.
+        what: &'static str,
+    },
+    /// Anything else SQLite says.
+    #[error("SQLite: {what}; restart, and report this if it comes again")]
+    Sqlite {
+        /// What it said; never holds values of rows.
+        what: String,
+    },
+}
+
+impl StoreError {
+    /// Whether the same step will succeed later without anyone restarting anything: wait and try again.
+    pub fn is_pause(&self) -> bool {
+        matches!(self, Self::DiskFull | Self::Busy)
+    }
+
+    /// Whether going on could make things worse: stop the process, and never retry the write in it.
+    pub fn is_stop(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Io { .. })
+    }
+
+    pub(super) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into() }
+    }
+
+    pub(super) fn invalid(what: impl Into<String>) -> Self {
+        Self::Invalid { what: what.into() }
+    }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "unknown process".to_owned(), |pid| format!("process {pid}"))
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let what = error.to_string();
+        let Some(failure) = error.sqlite_error() else {
+            return Self::Sqlite { what };
+        };
+        match failure.code {
+            ErrorCode::DiskFull => Self::DiskFull,
+            // The shared-memory file grows beside the database: where it cannot, there is no space.
+            ErrorCode::SystemIoFailure if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => {
+                Self::DiskFull
+            }
+            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly => Self::Io { what },
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt { what },
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Busy,
+            _ => Self::Sqlite { what },
+        }
+    }
+}

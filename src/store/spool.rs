@@ -1,0 +1,122 @@
+//! The spool: the append-only log of segments, and how it is read behind a position.
+//! It exists so that ingest and forwarding meet nowhere but here.
+
+use super::columns::{Count, StreamId, count_at};
+use super::error::StoreError;
+use super::position::Position;
+use super::segment::{Label, Packed, Packer, Segment, Unpacker, checksum};
+use super::{Reader, Store};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+
+/// Appends what `packer` has packed and returns the segment's number.
+pub(super) fn append(tx: &Transaction<'_>, label: &Label, packer: &Packer) -> Result<u64, StoreError> {
+    let blobs = packer.packed();
+    let stored = blobs.lengths.len() + blobs.late.map_or(0, <[u8]>::len) + blobs.body.len();
+    let sql = "INSERT INTO segment (stream, observed_at, first_at, last_at, events, raw_bytes, stored_bytes, crc,
+               lengths, late, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+    tx.prepare_cached(sql)?.execute((
+        label.stream,
+        label.observed_at,
+        label.first_at,
+        label.last_at,
+        Count(label.events),
+        Count(label.raw_bytes),
+        Count(stored as u64),
+        checksum(label, blobs),
+        blobs.lengths,
+        blobs.late,
+        blobs.body,
+    ))?;
+    // Numbers begin at 1 and grow.
+    Ok(tx.last_insert_rowid().unsigned_abs())
+}
+
+/// The segment `seq`, or `None` where it was pruned or never was.
+pub(super) fn load(conn: &Connection, unpacker: &mut Unpacker, seq: u64) -> Result<Option<Segment>, StoreError> {
+    let sql = "SELECT stream, observed_at, first_at, last_at, events, raw_bytes, crc, lengths, late, body
+               FROM segment WHERE seq = ?1";
+    let mut find = conn.prepare_cached(sql)?;
+    let mut rows = find.query([Count(seq)])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let label = Label {
+        stream: row.get(0)?,
+        observed_at: row.get(1)?,
+        first_at: row.get(2)?,
+        last_at: row.get(3)?,
+        events: count_at(row, 4)?,
+        raw_bytes: count_at(row, 5)?,
+    };
+    let blob = |index| Ok::<_, StoreError>(row.get_ref(index)?.as_blob_or_null().unwrap_or(None));
+    let packed = Packed { lengths: blob(7)?.unwrap_or_default(), late: blob(8)?, body: blob(9)?.unwrap_or_default() };
+    unpacker.unpack(seq, &label, packed, row.get(6)?).map(Some)
+}
+
+/// The number of the first segment of one of `streams` that has an event at or behind `position`.
+fn find_next(conn: &Connection, position: Position, streams: &[StreamId]) -> Result<Option<u64>, StoreError> {
+    let sql = "SELECT seq FROM segment WHERE stream = ?1 AND seq >= ?2 AND (seq > ?2 OR events > ?3)
+               ORDER BY seq LIMIT 1";
+    let mut find = conn.prepare_cached(sql)?;
+    let mut first: Option<u64> = None;
+    for stream in streams {
+        let next = find.query_row((stream, Count(position.seq), position.index), |row| count_at(row, 0)).optional()?;
+        first = first.into_iter().chain(next).min();
+    }
+    Ok(first)
+}
+
+/// The position behind the last event.
+pub(super) fn head(conn: &Connection) -> Result<Position, StoreError> {
+    // Pruning removes rows, but SQLite remembers the highest number it ever gave.
+    let mut find = conn.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'segment'")?;
+    let last = find.query_row((), |row| count_at(row, 0)).optional()?;
+    Ok(Position { seq: last.unwrap_or(0) + 1, index: 0 })
+}
+
+pub(super) fn backlog(conn: &Connection, position: Position, streams: &[StreamId]) -> Result<u64, StoreError> {
+    let sql = "SELECT coalesce(sum(events), 0) - coalesce(sum(min(events, ?3)) FILTER (WHERE seq = ?2), 0)
+               FROM segment WHERE stream = ?1 AND seq >= ?2";
+    let mut count = conn.prepare_cached(sql)?;
+    let mut events = 0;
+    for stream in streams {
+        events += count.query_row((stream, Count(position.seq), position.index), |row| count_at(row, 0))?;
+    }
+    Ok(events)
+}
+
+impl Reader {
+    /// The first segment of one of `streams` that has an event at or behind `position`: from that position's index
+    /// on where the numbers are equal, from its first event otherwise. `None` where there is nothing to hand over.
+    ///
+    /// A damaged segment is [`StoreError::Corrupt`]; nothing of it is returned.
+    pub fn next_segment(&mut self, position: Position, streams: &[StreamId]) -> Result<Option<Segment>, StoreError> {
+        let (conn, unpacker) = self.parts();
+        // One snapshot for both looks: the writer may prune in between.
+        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Deferred)?;
+        match find_next(&tx, position, streams)? {
+            Some(seq) => load(&tx, unpacker, seq),
+            None => Ok(None),
+        }
+    }
+
+    /// The position behind the last event.
+    pub fn head(&self) -> Result<Position, StoreError> {
+        head(self.conn())
+    }
+
+    /// How many events of `streams` lie at or behind `position`.
+    pub fn backlog(&self, position: Position, streams: &[StreamId]) -> Result<u64, StoreError> {
+        backlog(self.conn(), position, streams)
+    }
+}
+
+impl Store {
+    /// The position behind the last event: where a sink begins that wants only what comes.
+    pub fn head(&self) -> Result<Position, StoreError> {
+        head(&self.conn)
+    }
+
+    /// How many events of `streams` lie at or behind `position`.
+    pub fn backlog(&self, position: Position, streams: &[StreamId]) -> Result<u64, StoreError> {
+        backlog(&self.conn, position, streams)
+    }
+}

@@ -1,0 +1,221 @@
+//! What `status`, `audit` and the health page show: each stream's counts, coverage, gaps and dead letters.
+//! It exists so that every view of the account is computed here, once, from one committed instant.
+
+use super::Reader;
+use super::columns::{Count, StreamId, count_at, window_at};
+use super::error::StoreError;
+use super::progress::{self, Closing};
+use super::prune;
+use crate::core::time::UtcMillis;
+use crate::core::window::{Coverage, Window};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
+
+/// The account of one stream.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StreamSummary {
+    /// Its number.
+    pub id: StreamId,
+    /// Its name.
+    pub name: String,
+    /// The fingerprint of the filter it was read with last.
+    pub fingerprint: String,
+    /// Its first instant.
+    pub floor: UtcMillis,
+    /// Events captured since the store was created.
+    pub captured: u64,
+    /// Those of them that appeared after their instant had been read.
+    pub late: u64,
+    /// Events that are in the spool.
+    pub spooled_events: u64,
+    /// Bytes its segments take, compressed.
+    pub spooled_bytes: u64,
+    /// The windows that were read.
+    pub coverage: Coverage,
+    /// The ranges that expired unread.
+    pub gaps: Coverage,
+    /// Gaps that no operator has acknowledged.
+    pub gaps_open: u64,
+    /// What was read but never verified, by the certificates that are kept.
+    pub unverified: Coverage,
+    /// The window that was closed last.
+    pub last_window: Option<Certificate>,
+    /// Rows that were no events.
+    pub rejects: u64,
+}
+
+/// The certificate of a window: what was read, beside what the API said there is.
+pub type Certificate = Closing;
+
+/// A range that expired unread.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gap {
+    /// The stream's name.
+    pub stream: String,
+    /// The range.
+    pub window: Window,
+    /// Why it was not read.
+    pub reason: String,
+    /// When that was found.
+    pub recorded_at: UtcMillis,
+    /// When an operator acknowledged it.
+    pub acknowledged_at: Option<UtcMillis>,
+}
+
+/// How many dead letters there are of a stream, for a sink.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeadLetterCount {
+    /// The stream's name.
+    pub stream: String,
+    /// The sink that refused them; `None` for rows that were no events.
+    pub sink: Option<String>,
+    /// How many.
+    pub count: u64,
+}
+
+/// A dead letter.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number.
+    pub id: i64,
+    /// The stream's name.
+    pub stream: String,
+    /// The sink that refused it; `None` for a row that was no event.
+    pub sink: Option<String>,
+    /// When it became one.
+    pub at: UtcMillis,
+    /// Why.
+    pub reason: String,
+    /// Its bytes, as the API sent them.
+    pub raw: Vec<u8>,
+}
+
+impl std::fmt::Debug for DeadLetter {
+    /// Without the bytes: they hold addresses.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeadLetter").field("id", &self.id).field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// The account of every stream, by name, as of one instant.
+    pub fn streams(&self) -> Result<Vec<StreamSummary>, StoreError> {
+        let tx = Transaction::new_unchecked(self.conn(), TransactionBehavior::Deferred)?;
+        let sql = "SELECT id, name, fingerprint, floor, captured, late,
+                   (SELECT coalesce(sum(events), 0) FROM segment WHERE stream = stream_row.id),
+                   (SELECT coalesce(sum(stored_bytes), 0) FROM segment WHERE stream = stream_row.id),
+                   (SELECT count(*) FROM gap WHERE stream = stream_row.id AND acknowledged_at IS NULL),
+                   (SELECT count(*) FROM dead_letter WHERE stream = stream_row.id AND digest IS NOT NULL)
+                   FROM stream AS stream_row ORDER BY name";
+        let mut list = tx.prepare_cached(sql)?;
+        let mut rows = list.query(())?;
+        let mut streams = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            streams.push(StreamSummary {
+                id,
+                name: row.get(1)?,
+                fingerprint: row.get(2)?,
+                floor: row.get(3)?,
+                captured: count_at(row, 4)?,
+                late: count_at(row, 5)?,
+                spooled_events: count_at(row, 6)?,
+                spooled_bytes: count_at(row, 7)?,
+                coverage: progress::coverage(&tx, id)?,
+                gaps: progress::gap_ranges(&tx, id)?,
+                gaps_open: count_at(row, 8)?,
+                unverified: unverified(&tx, id)?,
+                last_window: last_window(&tx, id)?,
+                rejects: count_at(row, 9)?,
+            });
+        }
+        Ok(streams)
+    }
+
+    /// The number of the stream `name`, where there is one.
+    pub fn stream_id(&self, name: &str) -> Result<Option<StreamId>, StoreError> {
+        let mut find = self.conn().prepare_cached("SELECT id FROM stream WHERE name = ?1")?;
+        Ok(find.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    /// Bytes that all segments take, compressed.
+    pub fn spool_bytes(&self) -> Result<u64, StoreError> {
+        prune::spool_bytes(self.conn())
+    }
+
+    /// All gaps, by stream and time.
+    pub fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
+        let sql = "SELECT name, from_ms, to_ms, reason, recorded_at, acknowledged_at
+                   FROM gap JOIN stream ON stream.id = gap.stream ORDER BY name, from_ms";
+        let mut list = self.conn().prepare_cached(sql)?;
+        let rows = list.query_map((), |row| {
+            let (stream, window) = (row.get(0)?, window_at(row, 1)?);
+            Ok(Gap { stream, window, reason: row.get(3)?, recorded_at: row.get(4)?, acknowledged_at: row.get(5)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The certificates of a stream whose windows touch `window`, in the order in which they were closed.
+    pub fn certificates(&self, stream: StreamId, window: Window) -> Result<Vec<Certificate>, StoreError> {
+        let sql = "SELECT from_ms, to_ms, api_count, distinct_rows, pages, verified, closed_at FROM certificate
+                   WHERE stream = ?1 AND from_ms < ?3 AND to_ms > ?2 ORDER BY id";
+        let mut list = self.conn().prepare_cached(sql)?;
+        let rows = list.query_map((stream, window.from(), window.to()), certificate_at)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How many dead letters there are, by stream and sink.
+    pub fn dead_letter_counts(&self) -> Result<Vec<DeadLetterCount>, StoreError> {
+        let sql = "SELECT name, sink, count(*) FROM dead_letter JOIN stream ON stream.id = dead_letter.stream
+                   GROUP BY name, sink ORDER BY name, sink";
+        let mut list = self.conn().prepare_cached(sql)?;
+        let rows = list.query_map((), |row| {
+            Ok(DeadLetterCount { stream: row.get(0)?, sink: row.get(1)?, count: count_at(row, 2)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The first `limit` dead letters behind number `after` (0: from the beginning), oldest first.
+    pub fn dead_letters(&self, after: i64, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
+        let sql = "SELECT dead_letter.id, name, sink, at, reason, raw FROM dead_letter
+                   JOIN stream ON stream.id = dead_letter.stream
+                   WHERE dead_letter.id > ?1 ORDER BY dead_letter.id LIMIT ?2";
+        let mut list = self.conn().prepare_cached(sql)?;
+        let rows = list.query_map((after, limit), |row| {
+            let (id, stream, sink) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(DeadLetter { id, stream, sink, at: row.get(3)?, reason: row.get(4)?, raw: row.get(5)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+fn certificate_at(row: &Row<'_>) -> rusqlite::Result<Certificate> {
+    Ok(Certificate {
+        window: window_at(row, 0)?,
+        api_count: row.get::<_, Option<Count>>(2)?.map(|count| count.0),
+        distinct: count_at(row, 3)?,
+        pages: row.get(4)?,
+        verified: row.get(5)?,
+        at: row.get(6)?,
+    })
+}
+
+fn last_window(conn: &Connection, stream: StreamId) -> Result<Option<Certificate>, StoreError> {
+    let sql = "SELECT from_ms, to_ms, api_count, distinct_rows, pages, verified, closed_at FROM certificate
+               WHERE stream = ?1 ORDER BY id DESC LIMIT 1";
+    Ok(conn.prepare_cached(sql)?.query_row([stream], certificate_at).optional()?)
+}
+
+/// What the certificates leave unverified: each overrules, for its window, all that were closed before it.
+pub(super) fn unverified(conn: &Connection, stream: StreamId) -> Result<Coverage, StoreError> {
+    // Nothing before the first unverified window matters.
+    let sql = "SELECT from_ms, to_ms, verified FROM certificate WHERE stream = ?1 AND id >=
+               (SELECT min(id) FROM certificate WHERE stream = ?1 AND NOT verified) ORDER BY id";
+    let mut list = conn.prepare_cached(sql)?;
+    let mut rows = list.query([stream])?;
+    let mut windows = Coverage::new();
+    while let Some(row) = rows.next()? {
+        let window = window_at(row, 0)?;
+        if row.get(2)? { windows.remove(window) } else { windows.insert(window) }
+    }
+    Ok(windows)
+}
