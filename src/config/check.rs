@@ -1,0 +1,185 @@
+//! Compares a file with the JSON Schema: keys, types, ranges, what must be there. It exists because serde stops at its
+//! first error; this goes on, and leaves a tree of which everything that was wrong has been taken out.
+
+use super::document::Place;
+use super::nearest::nearest;
+use super::problem::Problems;
+use super::suggest;
+use serde_json::{Map, Value};
+use toml::de::DeValue;
+
+/// Checks the tree at `root` and returns what of it is right, ready to be read into
+/// [`RawConfig`](super::raw::RawConfig).
+pub(super) fn check(schema: &Value, root: &Place<'_>, problems: &mut Problems<'_>) -> Value {
+    let mut checker = Checker { schema, problems };
+    checker.value(schema, root).unwrap_or_else(|| Value::Object(Map::new()))
+}
+
+struct Checker<'a, 't> {
+    schema: &'a Value,
+    problems: &'a mut Problems<'t>,
+}
+
+impl Checker<'_, '_> {
+    /// The value as JSON where it is of the right kind; `None` where it is not, and a problem says so.
+    fn value(&mut self, given: &Value, place: &Place<'_>) -> Option<Value> {
+        let rule = suggest::follow(self.schema, given).clone();
+        if let Some(choices) = suggest::choices(&rule) {
+            return self.choice(&choices, given, &rule, place);
+        }
+        let wants = |kind: &str| suggest::kinds(&rule).contains(&kind);
+        match place.value? {
+            DeValue::String(text) if wants("string") => Some(Value::String(text.to_string())),
+            // A date-time without quotes means its text: `start = 2026-11-12T00:00:00Z`.
+            DeValue::Datetime(at) if wants("string") => Some(Value::String(at.to_string())),
+            DeValue::Boolean(flag) if wants("boolean") => Some(Value::Bool(*flag)),
+            DeValue::Integer(number) if wants("integer") => {
+                self.integer(i128::from_str_radix(number.as_str(), number.radix()).ok(), given, &rule, place)
+            }
+            DeValue::Array(items) if wants("array") => self.array(items.len(), given, &rule, place),
+            DeValue::Table(_) if wants("object") => Some(self.table(&rule, place)),
+            found => {
+                let (kind, wanted) = (found.type_str(), suggest::kinds_in_words(&rule));
+                let problem = self.problems.value(place, format!("`{}` must be {wanted}", place.dotted));
+                problem.label(format!("this is {}", suggest::with_article(kind)));
+                if let Some(help) = suggest::right_form(given, &rule, place) {
+                    problem.help(help);
+                }
+                None
+            }
+        }
+    }
+
+    fn choice(&mut self, choices: &[String], given: &Value, rule: &Value, place: &Place<'_>) -> Option<Value> {
+        let listed = suggest::listed(choices.iter().map(String::as_str));
+        let Some(typed) = place.value?.as_str() else {
+            let problem = self.problems.value(place, format!("`{}` must be {listed}", place.dotted));
+            let found = place.value.map_or("nothing", DeValue::type_str);
+            problem.label(format!("this is {}", suggest::with_article(found)));
+            if let Some(help) = suggest::right_form(given, rule, place) {
+                problem.help(help);
+            }
+            return None;
+        };
+        if choices.iter().any(|choice| choice == typed) {
+            return Some(Value::String(typed.to_owned()));
+        }
+        let message = format!("`{}` cannot be {typed:?}", place.dotted);
+        let problem = self.problems.value(place, message).label(format!("must be {listed}"));
+        if let Some(meant) = nearest(typed, choices.iter().map(String::as_str)) {
+            problem.help(format!("did you mean {meant:?}?"));
+        }
+        None
+    }
+
+    fn integer(&mut self, number: Option<i128>, given: &Value, rule: &Value, place: &Place<'_>) -> Option<Value> {
+        let bound = |name: &str| rule.get(name).or_else(|| given.get(name)).and_then(Value::as_i64);
+        let (min, max) = (bound("minimum").unwrap_or(i64::MIN), bound("maximum").unwrap_or(i64::MAX));
+        let fits = number.and_then(|number| i64::try_from(number).ok()).filter(|number| (min..=max).contains(number));
+        if fits.is_none() {
+            let label = if bound("maximum").is_some() { format!("must be {min} to {max}") } else { String::new() };
+            let problem = self.problems.value(place, format!("`{}` is out of range", place.dotted)).label(label);
+            if let Some(default) = given.get("default") {
+                problem.help(format!("the default is {default}"));
+            }
+        }
+        fits.map(Value::from)
+    }
+
+    fn array(&mut self, count: usize, given: &Value, rule: &Value, place: &Place<'_>) -> Option<Value> {
+        let least = rule.get("minItems").or_else(|| given.get("minItems")).and_then(Value::as_u64).unwrap_or(0);
+        if count == 0 && least > 0 {
+            let problem = self.problems.value(place, format!("`{}` is an empty list", place.dotted));
+            problem.label("at least one value is needed");
+            if let Some(example) = suggest::example(given, rule, place) {
+                problem.help(format!("write it like this: {example}"));
+            }
+            return None;
+        }
+        let items = rule.get("items")?;
+        Some(Value::Array((0..count).filter_map(|index| self.value(items, &place.item(index))).collect()))
+    }
+
+    fn table(&mut self, rule: &Value, place: &Place<'_>) -> Value {
+        let none = Map::new();
+        let known = rule.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        let others = rule.get("additionalProperties").filter(|others| others.is_object());
+        let mut right = Map::new();
+        let mut accepted: Vec<Place<'_>> = Vec::new();
+        let typed = place.value.and_then(DeValue::as_table);
+        for key in typed.into_iter().flat_map(toml::map::Map::keys) {
+            let key = key.get_ref();
+            let inner = place.key(key);
+            match known.get(key.as_ref()).or(others) {
+                Some(given) => {
+                    if let Some(value) = self.value(given, &inner) {
+                        right.insert(key.to_string(), value);
+                    }
+                    accepted.push(inner);
+                }
+                None => self.unknown_key(key, &inner, place, known),
+            }
+        }
+        self.missing_keys(rule, known, place);
+        self.count(rule, &mut accepted, place, typed.is_none_or(toml::map::Map::is_empty));
+        Value::Object(right)
+    }
+
+    fn unknown_key(&mut self, key: &str, inner: &Place<'_>, place: &Place<'_>, known: &Map<String, Value>) {
+        if place.is_sink() {
+            let (message, help) = suggest::sink_kind(key, inner, known);
+            self.problems.key(inner, message).label("no such kind of sink").help(help);
+            return;
+        }
+        let table = suggest::table_in_words(&place.dotted);
+        let problem = self.problems.key(inner, format!("unknown key `{key}` in {table}")).label("unknown key");
+        if let Some(help) = suggest::key(self.schema, key, known) {
+            problem.help(help);
+        }
+    }
+
+    fn missing_keys(&mut self, rule: &Value, known: &Map<String, Value>, place: &Place<'_>) {
+        let required = rule.get("required").and_then(Value::as_array).into_iter().flatten();
+        for key in required.filter_map(Value::as_str) {
+            let inner = place.key(key);
+            if inner.is_typed() {
+                continue;
+            }
+            if place.dotted.is_empty() {
+                let problem = self.problems.at(None, key, format!("no {key} are configured: there is nothing to do"));
+                problem.help(format!("add a table for each, such as `[{key}.all]`"));
+                continue;
+            }
+            let table = suggest::table_in_words(&place.dotted);
+            let problem = self.problems.key(place, format!("{table} needs the key `{key}`"));
+            problem.label(format!("`{key}` is missing"));
+            let given = known.get(key).unwrap_or(&Value::Null);
+            if let Some(example) = suggest::example(given, suggest::follow(self.schema, given), &inner) {
+                problem.help(format!("write it like this: {example}"));
+            }
+        }
+    }
+
+    /// How many entries a table may have: at least one stream, exactly one kind in a sink.
+    fn count(&mut self, rule: &Value, accepted: &mut Vec<Place<'_>>, place: &Place<'_>, empty: bool) {
+        let least = rule.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
+        let most = rule.get("maxProperties").and_then(Value::as_u64);
+        if empty && least > 0 {
+            let problem = if place.is_sink() {
+                let problem =
+                    self.problems.key(place, format!("`{}` does not say what kind of sink it is", place.dotted));
+                problem.help(format!("write `[{0}.file]` or `[{0}.stdout]`", place.dotted))
+            } else {
+                let problem = self.problems.key(place, format!("`{}` is empty: there is nothing to do", place.dotted));
+                problem.help(format!("add a table for each, such as `[{}.all]`", place.dotted))
+            };
+            problem.label("nothing in it");
+        }
+        accepted.sort_by_key(|inner| inner.key_span().map_or(0, |span| span.start));
+        if let (Some(1), [first, second, ..]) = (most, accepted.as_slice()) {
+            let message = format!("`{}` is of two kinds; a sink is of exactly one", place.dotted);
+            let problem = self.problems.key(second, message).label("second kind");
+            problem.related(first.key_span(), "first kind").help("give each its own name: `[sinks.NAME.KIND]`");
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Exactly what may be typed into the configuration file: names, types and defaults, and nothing about their meaning.
+//! It exists because these types are the JSON Schema, and the schema is what a file is checked against.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The configuration of sparkspool. Durations are whole numbers with the units `w d h m s ms` (`90s`, `1h30m`), sizes
+/// with `B kB KiB MB MiB GB GiB TB TiB` (`64MiB`). Names of streams, sinks and accounts are 1 to 64 of `a-z A-Z 0-9 _ -`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Configuration", extend("required" = ["streams"]))]
+pub struct RawConfig {
+    /// Directory of the store. Default: the first directory of `$STATE_DIRECTORY`, else `./sparkspool-data`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["/var/lib/sparkspool"]))]
+    pub data_dir: Option<String>,
+    /// The account named `default`: where and how its API is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<RawAccount>,
+    /// Further accounts by name; a stream picks one with `account`. Each has its own key and its own request budget.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("propertyNames" = {"pattern": NAME_PATTERN}))]
+    pub accounts: BTreeMap<String, RawAccount>,
+    /// Streams by name: what is captured, how often, and which sinks receive it. At least one.
+    #[schemars(extend("propertyNames" = {"pattern": NAME_PATTERN}, "minProperties" = 1))]
+    pub streams: BTreeMap<String, RawStream>,
+    /// Sinks by name: where events go.
+    #[schemars(extend("propertyNames" = {"pattern": NAME_PATTERN}))]
+    pub sinks: BTreeMap<String, RawSink>,
+    /// How long captured events are kept after every sink has acknowledged them.
+    pub spool: RawSpool,
+    /// Logging. No keys yet: the format and level are command-line options.
+    pub log: RawLog,
+    /// The daemon's own behaviour.
+    pub daemon: RawDaemon,
+}
+
+/// What [`crate::core::event::StreamName`] accepts; accounts and sinks follow the same rule.
+const NAME_PATTERN: &str = "^[A-Za-z0-9_-]{1,64}$";
+
+/// One SparkPost account (or subaccount) in one region.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Account")]
+pub struct RawAccount {
+    /// Origin of the API. Default: `https://api.sparkpost.com`; EU accounts: `https://api.eu.sparkpost.com`; any own host.
+    pub url: String,
+    /// Accept `http://` for a host other than this machine: the key then crosses the network in clear text. Default: false.
+    pub allow_http: bool,
+    /// Environment variable that holds the API key; not with `key_file`. Default: the systemd credential
+    /// `sparkpost-api-key` if there is one, else `SPARKPOST_API_KEY`; for `[accounts.NAME]` only the credential
+    /// `sparkpost-api-key-NAME`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["SPARKPOST_API_KEY"]))]
+    pub key_env: Option<String>,
+    /// File that holds the API key, readable by its owner only; not with `key_env`. Default: as for `key_env`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["/etc/sparkspool/api-key"]))]
+    pub key_file: Option<String>,
+    /// Which API to ask. Default: `auto`.
+    pub dialect: RawDialect,
+    /// Events a page. Range: 1 to 10000. Default: 10000.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub page_size: u32,
+    /// Requests in flight at once. Range: 1 to 16. Default: 2.
+    #[schemars(range(min = 1, max = 16))]
+    pub concurrency: u32,
+    /// Requests a minute at most. Range: 1 to 6000. Default: 60.
+    #[schemars(range(min = 1, max = 6_000))]
+    pub requests_per_minute: u32,
+    /// Longest wait for a connection, as a duration. Range: 100ms to 10m. Default: 10s.
+    pub connect_timeout: String,
+    /// Longest wait for the next byte of a response, as a duration. Range: 100ms to 10m. Default: 15s.
+    pub idle_timeout: String,
+    /// Longest time for one whole request, as a duration. Range: 1s to 1h. Default: 120s.
+    pub request_timeout: String,
+    /// Largest response, decompressed, as a size. Range: 64KiB to 1GiB. Default: 64MiB.
+    pub body_max: String,
+    /// PEM file with certificates to trust beside the public ones, for an own host. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["/etc/ssl/own-ca.pem"]))]
+    pub ca_file: Option<String>,
+}
+
+impl Default for RawAccount {
+    fn default() -> Self {
+        Self {
+            url: "https://api.sparkpost.com".to_owned(),
+            allow_http: false,
+            key_env: None,
+            key_file: None,
+            dialect: RawDialect::Auto,
+            page_size: 10_000,
+            concurrency: 2,
+            requests_per_minute: 60,
+            connect_timeout: "10s".to_owned(),
+            idle_timeout: "15s".to_owned(),
+            request_timeout: "120s".to_owned(),
+            body_max: "64MiB".to_owned(),
+            ca_file: None,
+        }
+    }
+}
+
+/// The two APIs that SparkPost has had for events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Dialect")]
+pub enum RawDialect {
+    /// `message-events` first, `events` where that is gone.
+    Auto,
+    /// The Events API, `/api/v1/events/message`.
+    Events,
+    /// The legacy Message Events API, `/api/v1/message-events`.
+    MessageEvents,
+}
+
+/// One stream: what is captured, how often, and which sinks receive it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Stream", extend("required" = ["sinks"]))]
+pub struct RawStream {
+    /// The account that is asked: a name of `[accounts]`, or `default` for `[api]`. Default: `default`.
+    pub account: String,
+    /// When the stream is due, as a cron expression of five fields, or six with seconds first; not with `every`.
+    /// Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["0 * * * * *"]))]
+    pub schedule: Option<String>,
+    /// How often the stream is due, as a duration; not with `schedule`. Range: 1s to 1d. Default: 60s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["60s"], "default" = "60s"))]
+    pub every: Option<String>,
+    /// Time zone of `schedule`, as an IANA name. Default: UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["Europe/Berlin"], "default" = "UTC"))]
+    pub timezone: Option<String>,
+    /// How far back the first run reaches: a duration (range: up to 10d, which is what SparkPost keeps), `now`, or an
+    /// instant such as `2026-11-12T00:00:00Z`. Default: 10d.
+    pub start: String,
+    /// How far behind now a window ends, so that events have time to appear, as a duration. Range: 1s to 1d. Default: 90s.
+    pub settle: String,
+    /// How far back is read again for late events, as a duration. Range: 0s to 10d. Default: 1h.
+    pub lookback: String,
+    /// Names of the sinks that receive the stream's events. At least one.
+    #[schemars(length(min = 1), extend("examples" = [["archive"]]))]
+    pub sinks: Vec<String>,
+    /// Filters of the API by their documented names, each with a list of values. Default: none, which is everything.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub filter: BTreeMap<String, RawFilterValues>,
+}
+
+impl Default for RawStream {
+    fn default() -> Self {
+        Self {
+            account: "default".to_owned(),
+            schedule: None,
+            every: None,
+            timezone: None,
+            start: "10d".to_owned(),
+            settle: "90s".to_owned(),
+            lookback: "1h".to_owned(),
+            sinks: Vec::new(),
+            filter: BTreeMap::new(),
+        }
+    }
+}
+
+/// The values of one filter: texts or whole numbers, any of which may match.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(rename = "FilterValues", extend("minItems" = 1, "examples" = [["bounce", "out_of_band"]]))]
+pub struct RawFilterValues(pub Vec<RawFilterValue>);
+
+/// One value of a filter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(rename = "FilterValue")]
+pub enum RawFilterValue {
+    /// A text, as the API takes it.
+    Text(String),
+    /// A whole number, as the API takes it.
+    Number(i64),
+}
+
+/// One sink: exactly one table, whose name says what kind of sink it is.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Sink", extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct RawSink {
+    /// Lines of JSON in files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<RawFile>,
+    /// Lines of JSON on standard output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stdout: Option<RawStdout>,
+}
+
+/// Lines of JSON in files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "FileSink", extend("required" = ["path"]))]
+pub struct RawFile {
+    /// Path of the file; `{date}` becomes the day (UTC), `{stream}` the stream's name.
+    #[schemars(extend("examples" = ["/var/lib/sparkspool/events-{date}.ndjson"]))]
+    pub path: String,
+    /// What a line holds. Default: `normalized`.
+    pub format: RawFormat,
+    /// Whether a normalized event carries the event as the API sent it, too. Default: true.
+    pub include_raw: bool,
+    /// Begin a new file beyond this size. Range: 64KiB upwards. Default: none, which is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["256MiB"]))]
+    pub rotate_size: Option<String>,
+    /// Begin a new file with the day (UTC). Default: `daily` where `path` holds `{date}`, else `none`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<RawRotate>,
+    /// How finished files are compressed. Default: `none`.
+    pub compress: RawCompress,
+}
+
+impl Default for RawFile {
+    fn default() -> Self {
+        Self {
+            path: String::new(),
+            format: RawFormat::Normalized,
+            include_raw: true,
+            rotate_size: None,
+            rotate: None,
+            compress: RawCompress::None,
+        }
+    }
+}
+
+/// Lines of JSON on standard output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "StdoutSink")]
+pub struct RawStdout {
+    /// What a line holds. Default: `normalized`.
+    pub format: RawFormat,
+    /// Whether a normalized event carries the event as the API sent it, too. Default: true.
+    pub include_raw: bool,
+}
+
+impl Default for RawStdout {
+    fn default() -> Self {
+        Self { format: RawFormat::Normalized, include_raw: true }
+    }
+}
+
+/// What a line holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Format")]
+pub enum RawFormat {
+    /// The normalized event, version 1.
+    Normalized,
+    /// The event exactly as the API sent it.
+    Raw,
+}
+
+/// When a new file begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Rotate")]
+pub enum RawRotate {
+    /// Never, but for `rotate_size`.
+    None,
+    /// With the day (UTC).
+    Daily,
+}
+
+/// How finished files are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Compress")]
+pub enum RawCompress {
+    /// Not at all.
+    None,
+    /// gzip, `.gz`.
+    Gzip,
+    /// Zstandard, `.zst`.
+    Zstd,
+}
+
+/// How long captured events are kept after every sink has acknowledged them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Spool")]
+pub struct RawSpool {
+    /// How long acknowledged events stay for replays, as a duration. Range: 0s to 3650d. Default: 30d.
+    pub keep: String,
+    /// Pause capture beyond this size of the spool; the API keeps what is not read yet for 10 days. Range: 1MiB upwards.
+    /// Default: none, which is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["20GiB"]))]
+    pub max_bytes: Option<String>,
+}
+
+impl Default for RawSpool {
+    fn default() -> Self {
+        Self { keep: "30d".to_owned(), max_bytes: None }
+    }
+}
+
+/// Logging. No keys yet.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Log")]
+pub struct RawLog {}
+
+/// The daemon's own behaviour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Daemon")]
+pub struct RawDaemon {
+    /// How long a stop waits for work in hand, as a duration. Range: 0s to 10m. Default: 20s.
+    pub drain_timeout: String,
+}
+
+impl Default for RawDaemon {
+    fn default() -> Self {
+        Self { drain_timeout: "20s".to_owned() }
+    }
+}

@@ -1,0 +1,163 @@
+//! Sinks: what they write, and that no two write to the same place. It exists apart because a new kind of sink changes
+//! this file and the raw types, and nothing else of the configuration.
+
+use super::Reader;
+use crate::config::document::Place;
+use crate::config::nearest::nearest;
+use crate::config::raw::{RawCompress, RawConfig, RawFile, RawFormat, RawRotate, RawStdout};
+use crate::config::resolved::{Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, StdoutOptions, Stream};
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+/// What a path may hold for the sink to fill in.
+const PLACEHOLDERS: [&str; 2] = ["date", "stream"];
+
+pub(super) fn sinks(
+    raw: &RawConfig,
+    root: &Place<'_>,
+    streams: &[Stream],
+    read: &mut Reader<'_, '_>,
+) -> Vec<SinkConfig> {
+    let mut sinks = Vec::new();
+    for (name, typed) in &raw.sinks {
+        let place = root.key("sinks").key(name);
+        read.name("a sink", name, &place);
+        // A sink of no kind or of two has been reported by the check against the schema.
+        let kind = match (&typed.file, &typed.stdout) {
+            (Some(file), _) => SinkKind::File(file_options(file, &place.key("file"), read)),
+            (None, Some(stdout)) => SinkKind::Stdout(stdout_options(stdout, &place.key("stdout"), read)),
+            (None, None) => continue,
+        };
+        sinks.push(SinkConfig { name: name.clone(), kind });
+    }
+    same_place(&sinks, root, streams, read);
+    sinks
+}
+
+fn file_options(raw: &RawFile, place: &Place<'_>, read: &mut Reader<'_, '_>) -> FileOptions {
+    let path_place = place.key("path");
+    let daily = raw.path.contains("{date}");
+    // An empty path is there only where the check has taken out a missing or wrong one, or it was typed.
+    if path_place.value.is_some_and(toml::de::DeValue::is_str) {
+        read.path(&raw.path, &path_place);
+        placeholders(&raw.path, &path_place, read);
+    }
+    let rotate = match raw.rotate {
+        Some(RawRotate::Daily) => Rotate::Daily,
+        None if daily => Rotate::Daily,
+        Some(RawRotate::None) | None => Rotate::None,
+    };
+    if daily && rotate == Rotate::None {
+        let problem = read.value(&place.key("rotate"), "the path changes with the day, the file cannot stay");
+        problem.label("never a new file").related(path_place.value_span(), "`{date}` changes every day");
+        problem.help("leave `rotate` out, or leave `{date}` out of the path");
+    }
+    let size = |typed: &String| read.size(typed, &place.key("rotate_size"), 64 << 10..=u64::MAX);
+    let rotate_size = raw.rotate_size.as_ref().map(size);
+    let compress = match raw.compress {
+        RawCompress::None => Compress::None,
+        RawCompress::Gzip => Compress::Gzip,
+        RawCompress::Zstd => Compress::Zstd,
+    };
+    if compress != Compress::None && rotate == Rotate::None && !place.key("rotate_size").is_typed() {
+        let problem = read.value(&place.key("compress"), "only finished files are compressed, and this one never is");
+        problem.label("no effect").help("add `rotate = \"daily\"` or `rotate_size = \"256MiB\"`");
+    }
+    let (format, include_raw) = format(raw.format, raw.include_raw, place, read);
+    FileOptions { path: raw.path.clone(), format, include_raw, rotate_size, rotate, compress }
+}
+
+fn stdout_options(raw: &RawStdout, place: &Place<'_>, read: &mut Reader<'_, '_>) -> StdoutOptions {
+    let (format, include_raw) = format(raw.format, raw.include_raw, place, read);
+    StdoutOptions { format, include_raw }
+}
+
+fn format(format: RawFormat, include_raw: bool, place: &Place<'_>, read: &mut Reader<'_, '_>) -> (Format, bool) {
+    match format {
+        RawFormat::Normalized => (Format::Normalized, include_raw),
+        RawFormat::Raw => {
+            if !include_raw {
+                let problem = read.value(&place.key("include_raw"), "raw lines without the raw event are empty");
+                problem.label("no raw event").related(place.key("format").value_span(), "nothing but the raw event");
+                problem.help("leave `include_raw` out, or write `format = \"normalized\"`");
+            }
+            (Format::Raw, true)
+        }
+    }
+}
+
+fn placeholders(path: &str, place: &Place<'_>, read: &mut Reader<'_, '_>) {
+    if path == "-" {
+        let problem = read.value(place, "`-` is not a file").label("standard output?");
+        problem.help("write `[sinks.NAME.stdout]` instead of `[sinks.NAME.file]`");
+    }
+    let known = PLACEHOLDERS.map(|name| format!("`{{{name}}}`")).join(" and ");
+    let mut rest = path;
+    while let Some(start) = rest.find(['{', '}']) {
+        let closed = rest[start..].strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let Some((name, after)) = closed else {
+            let problem = read.value(place, format!("`{}` has a brace without its partner", place.dotted));
+            problem.label(format!("braces stand only in {known}"));
+            return;
+        };
+        if !PLACEHOLDERS.contains(&name) {
+            let problem = read.value(place, format!("`{}` has an unknown placeholder `{{{name}}}`", place.dotted));
+            problem.label(format!("there are {known}"));
+            if let Some(meant) = nearest(name, PLACEHOLDERS) {
+                problem.help(format!("did you mean `{{{meant}}}`?"));
+            }
+        }
+        rest = after;
+    }
+    if path.ends_with('/') {
+        read.value(place, format!("`{}` is a directory", place.dotted)).label("the file's name is missing");
+    }
+}
+
+/// Two sinks that write to one file would tear each other's lines, and each would cut off what the other wrote when it
+/// goes back to its own position.
+fn same_place(sinks: &[SinkConfig], root: &Place<'_>, streams: &[Stream], read: &mut Reader<'_, '_>) {
+    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+    for sink in sinks {
+        for target in targets(sink, streams) {
+            let Some(first) = taken.get(target.as_str()).filter(|first| **first != sink.name) else {
+                taken.insert(target, &sink.name);
+                continue;
+            };
+            let spot = |name: &str| match &sink.kind {
+                SinkKind::File(_) => root.key("sinks").key(name).key("file").key("path"),
+                SinkKind::Stdout(_) => root.key("sinks").key(name).key("stdout"),
+            };
+            let message = format!("the sinks `{first}` and `{}` write to the same place", sink.name);
+            let related = spot(first).value_span();
+            let problem = read.value(&spot(&sink.name), message).label("the second").related(related, "the first");
+            problem.help("one sink may serve several streams: name it in each, and leave the other out");
+            break;
+        }
+    }
+}
+
+/// Where a sink writes, with the streams that name it filled in.
+fn targets(sink: &SinkConfig, streams: &[Stream]) -> Vec<String> {
+    let SinkKind::File(file) = &sink.kind else { return vec!["standard output".to_owned()] };
+    if file.path.is_empty() {
+        return Vec::new();
+    }
+    let mut paths: Vec<String> = streams
+        .iter()
+        .filter(|stream| stream.sinks.contains(&sink.name))
+        .map(|stream| plain(&file.path.replace("{stream}", stream.name.as_str())))
+        .collect();
+    if paths.is_empty() {
+        paths.push(plain(&file.path));
+    }
+    paths.dedup();
+    paths
+}
+
+/// The path without the parts that change nothing.
+fn plain(path: &str) -> String {
+    let parts = Path::new(path).components().filter(|part| *part != Component::CurDir);
+    let path: std::path::PathBuf = parts.collect();
+    format!("file {}", path.display())
+}

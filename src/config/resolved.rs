@@ -1,0 +1,174 @@
+//! What a configuration means: every default filled in, every text read, every invariant checked. It exists so that the
+//! rest of the program never sees what was typed, and never has to doubt a value.
+
+pub use super::key::{KeyError, KeySource};
+pub use crate::core::schedule::Schedule;
+pub use crate::source::sparkpost::filter::DialectChoice;
+
+use crate::core::event::StreamName;
+use crate::core::time::{Millis, UtcMillis};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use url::Url;
+
+/// A whole configuration. Every stream's account and sinks are there; no two sinks write to the same place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Directory of the store.
+    pub data_dir: PathBuf,
+    /// The accounts by name: those that were written down, and `default` where a stream asks for it.
+    pub accounts: BTreeMap<String, Account>,
+    /// The streams, at least one, ordered by name.
+    pub streams: Vec<Stream>,
+    /// The sinks, ordered by name; one that no stream names is among them, too.
+    pub sinks: Vec<SinkConfig>,
+    /// What is kept.
+    pub spool: Spool,
+    /// How long a stop waits for work in hand; 0 to 10 minutes.
+    pub drain_timeout: Millis,
+    /// The file it was read from; `None` for the configuration without one.
+    pub file: Option<PathBuf>,
+}
+
+/// One SparkPost account in one region.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Account {
+    /// Its name: `default`, or that of `[accounts.NAME]`.
+    pub name: String,
+    /// Origin of the API: `https` (or `http`, to this machine or where allowed), a host, no credentials, no path.
+    pub url: Url,
+    /// Where the key is found when it is needed.
+    pub key: KeySource,
+    /// Which API to ask.
+    pub dialect: DialectChoice,
+    /// Events a page, 1 to 10,000.
+    pub page_size: u32,
+    /// Requests in flight at once, 1 to 16.
+    pub concurrency: usize,
+    /// Requests a minute at most, 1 to 6,000.
+    pub requests_per_minute: u32,
+    /// Longest wait for a connection; 100 ms to 10 min.
+    pub connect_timeout: Millis,
+    /// Longest wait for the next byte; 100 ms to 10 min.
+    pub idle_timeout: Millis,
+    /// Longest time for one request; 1 s to 1 h.
+    pub request_timeout: Millis,
+    /// Largest decompressed body in bytes; 64 KiB to 1 GiB.
+    pub body_max: u64,
+    /// Certificates to trust beside the public ones, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// One stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stream {
+    /// Its name.
+    pub name: StreamName,
+    /// The account that is asked, a key of [`Config::accounts`].
+    pub account: String,
+    /// When it is due.
+    pub schedule: Schedule,
+    /// How far back its first run reaches.
+    pub start: Start,
+    /// How far behind now a window ends; 1 s to 1 d.
+    pub settle: Millis,
+    /// How far back is read again for late events; 0 to 10 d.
+    pub lookback: Millis,
+    /// Names of its sinks: at least one, each once, each in [`Config::sinks`].
+    pub sinks: Vec<String>,
+    /// The API's filters by documented name, each with at least one value; empty for everything.
+    pub filter: BTreeMap<String, Vec<String>>,
+}
+
+/// How far back a stream's first run reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// This long before the first run; above 0, at most 10 d.
+    Ago(Millis),
+    /// From the first run on.
+    Now,
+    /// From an instant on.
+    At(UtcMillis),
+}
+
+/// One sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkConfig {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: SinkKind,
+}
+
+/// The kinds of sink.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkKind {
+    /// Lines in files.
+    File(FileOptions),
+    /// Lines on standard output; at most one sink is of this kind.
+    Stdout(StdoutOptions),
+}
+
+/// Lines in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileOptions {
+    /// The path; `{date}` stands for the day (UTC), `{stream}` for the stream's name. No other brace is in it.
+    pub path: String,
+    /// What a line holds.
+    pub format: Format,
+    /// Whether a normalized event carries the raw one; always true for [`Format::Raw`].
+    pub include_raw: bool,
+    /// Begin a new file beyond this many bytes; at least 64 KiB.
+    pub rotate_size: Option<u64>,
+    /// Whether a new file begins with the day; [`Rotate::Daily`] wherever the path holds `{date}`.
+    pub rotate: Rotate,
+    /// How finished files are compressed; [`Compress::None`] where files are never finished.
+    pub compress: Compress,
+}
+
+/// Lines on standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StdoutOptions {
+    /// What a line holds.
+    pub format: Format,
+    /// Whether a normalized event carries the raw one; always true for [`Format::Raw`].
+    pub include_raw: bool,
+}
+
+/// What a line holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The normalized event, version 1.
+    Normalized,
+    /// The event exactly as the API sent it.
+    Raw,
+}
+
+/// When a new file begins, size apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotate {
+    /// Never.
+    None,
+    /// With the day (UTC).
+    Daily,
+}
+
+/// How finished files are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compress {
+    /// Not at all.
+    None,
+    /// gzip, `.gz`.
+    Gzip,
+    /// Zstandard, `.zst`.
+    Zstd,
+}
+
+/// What the spool keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spool {
+    /// How long events stay after every sink has acknowledged them; 0 to 3,650 d.
+    pub keep: Millis,
+    /// Capture pauses beyond this many bytes; at least 1 MiB.
+    pub max_bytes: Option<u64>,
+}
