@@ -3,7 +3,7 @@
 
 use sparkspool::config::{self, Config, ConfigError, KeySource, Schedule, SinkKind, Start};
 use sparkspool::core::time::{DAY, HOUR, MINUTE, SECOND, UtcMillis};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const EXAMPLE: &str = include_str!("../../config/example.toml");
 const MINIMAL: &str = include_str!("../../config/minimal.toml");
@@ -100,5 +100,342 @@ mod reports {
         nothing_to_do: "";
         no_streams: "[streams]\n[sinks.a.stdout]\n";
         misplaced: "[streams]\nsinks = [\"a\"]\n[sinks]\nkind = \"file\"\n[log]\ndata_dir = \"/x\"\nlevel = \"info\"\n";
+    }
+}
+
+#[test]
+fn the_minimal_file_means_what_its_comment_says() {
+    let config = good(MINIMAL);
+    assert_eq!(config.data_dir, Path::new("./sparkspool-data"));
+    assert_eq!(config.file.as_deref(), Some(Path::new("sparkspool.toml")));
+    assert_eq!(config.drain_timeout, 20 * SECOND);
+    assert_eq!((config.spool.keep, config.spool.max_bytes), (30 * DAY, None));
+    let account = &config.accounts["default"];
+    assert_eq!(config.accounts.len(), 1);
+    assert_eq!(account.url.as_str(), "https://api.sparkpost.com/");
+    assert_eq!(account.key, KeySource::Env("SPARKPOST_API_KEY".to_owned()));
+    assert_eq!((account.page_size, account.concurrency, account.requests_per_minute), (10_000, 2, 60));
+    let timeouts = (account.connect_timeout, account.idle_timeout, account.request_timeout);
+    assert_eq!(timeouts, (10 * SECOND, 15 * SECOND, 120 * SECOND));
+    assert_eq!((account.body_max, &account.ca_file), (64 << 20, &None));
+    let [stream] = config.streams.as_slice() else { panic!("{:?}", config.streams) };
+    assert_eq!((stream.name.as_str(), stream.account.as_str()), ("all", "default"));
+    assert_eq!((&stream.schedule, stream.start), (&Schedule::Every(MINUTE), Start::Ago(10 * DAY)));
+    assert_eq!((stream.settle, stream.lookback), (90 * SECOND, HOUR));
+    assert_eq!((stream.sinks.as_slice(), stream.filter.len()), (["archive".to_owned()].as_slice(), 0));
+    let [sink] = config.sinks.as_slice() else { panic!("{:?}", config.sinks) };
+    let SinkKind::File(file) = &sink.kind else { panic!("{sink:?}") };
+    assert_eq!(sink.name, "archive");
+    assert_eq!(file.path, "/var/lib/sparkspool/events-{date}.ndjson");
+    assert_eq!((file.format, file.include_raw), (config::Format::Normalized, true));
+    assert_eq!((file.rotate, file.rotate_size, file.compress), (config::Rotate::Daily, None, config::Compress::None));
+}
+
+#[test]
+fn without_a_file_there_is_one_stream_of_everything_on_stdout() {
+    let typed = good("[streams.all]\nsinks = [\"stdout\"]\n[sinks.stdout.stdout]\n");
+    assert_eq!(Config::without_file(&nothing), Config { file: None, ..typed });
+}
+
+#[test]
+fn the_example_is_right_and_shows_the_true_defaults() {
+    let as_shipped = good(EXAMPLE);
+    let activated: String = EXAMPLE.lines().map(|line| format!("{}\n", activate(line).unwrap_or(line))).collect();
+    let shown = good(&activated);
+    let mut account = shown.accounts["default"].clone();
+    assert!(account.ca_file.take().is_some());
+    assert_eq!(account, as_shipped.accounts["default"]);
+    assert_eq!(shown.accounts["eu"], as_shipped.accounts["eu"]);
+    assert_eq!(shown.streams[0], as_shipped.streams[0]);
+    assert_eq!(shown.spool.keep, as_shipped.spool.keep);
+    assert_eq!(shown.drain_timeout, as_shipped.drain_timeout);
+    let file = |config: &Config| match &config.sinks[0].kind {
+        SinkKind::File(file) => file.clone(),
+        SinkKind::Stdout(_) => panic!("the first sink is a file"),
+    };
+    assert_eq!(config::FileOptions { rotate_size: None, ..file(&shown) }, file(&as_shipped));
+    assert_eq!(shown.sinks[2], as_shipped.sinks[2]);
+}
+
+/// `key = …` of a line `#key = …`.
+fn activate(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix('#')?;
+    let key = rest.split(" = ").next().filter(|key| key.len() < rest.len())?;
+    key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(rest)
+}
+
+#[test]
+fn every_key_of_the_schema_is_in_the_example() {
+    fn keys(node: &serde_json::Value, found: &mut Vec<String>) {
+        found.extend(node["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()));
+        node["$defs"].as_object().into_iter().flatten().for_each(|(_, def)| keys(def, found));
+    }
+    let mut found = Vec::new();
+    keys(&config::schema(), &mut found);
+    assert!(found.len() > 35);
+    for key in found {
+        let assigned = |line: &str| activate(line).unwrap_or(line).starts_with(&format!("{key} = "));
+        let header =
+            |line: &str| line.starts_with('[') && line.trim_matches(['[', ']']).split('.').any(|part| part == key);
+        assert!(EXAMPLE.lines().any(|line| assigned(line) || header(line)), "`{key}` is not in config/example.toml");
+    }
+}
+
+#[test]
+fn the_surroundings_fill_in_what_is_not_typed() {
+    let env = |name: &str| (name == "STATE_DIRECTORY").then(|| ":/var/lib/a:/var/lib/b".to_owned());
+    assert_eq!(config::parse(MINIMAL, "f", &env).unwrap().data_dir, Path::new("/var/lib/a"));
+    assert_eq!(Config::without_file(&env).data_dir, Path::new("/var/lib/a"));
+    let typed = format!("data_dir = \"/typed\"\n{MINIMAL}");
+    assert_eq!(config::parse(&typed, "f", &env).unwrap().data_dir, Path::new("/typed"));
+
+    let credentials = tempfile::tempdir().unwrap();
+    for name in ["sparkpost-api-key", "sparkpost-api-key-eu"] {
+        std::fs::write(credentials.path().join(name), "k").unwrap();
+    }
+    let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| credentials.path().display().to_string());
+    let text = with("[api]\n[accounts.eu]\n[accounts.us]\n[accounts.env]\nkey_env = \"K\"\n");
+    let accounts = config::parse(&text, "f", &env).unwrap().accounts;
+    let file = |name: &str| KeySource::File(credentials.path().join(name));
+    assert_eq!(accounts["default"].key, file("sparkpost-api-key"));
+    assert_eq!(accounts["eu"].key, file("sparkpost-api-key-eu"));
+    assert_eq!(accounts["us"].key, KeySource::Missing);
+    assert_eq!(accounts["env"].key, KeySource::Env("K".to_owned()));
+}
+
+#[test]
+fn every_form_of_a_value_is_read() {
+    let config = good(&with(
+        "[api]\nurl = \"http://localhost:8080\"\n\
+         [accounts.a]\nurl = \"http://[::1]/\"\n[accounts.b]\nurl = \"http://mail.example.com\"\nallow_http = true\n\
+         [accounts.c]\nurl = \"https://Demo.SparkPostElite.com\"\ndialect = \"message-events\"\n\
+         [streams.b]\nsinks = [\"archive\"]\nstart = 2026-11-12T01:00:00+01:00\nevery = \"1h 30m\"\n\
+         [streams.c]\nsinks = [\"archive\"]\nstart = \"now\"\nschedule = \"30 2 * * *\"\ntimezone = \"europe/berlin\"\n\
+         [streams.c.filter]\nsubaccounts = [1, \"2\", 0x10]\n",
+    ));
+    assert_eq!(config.accounts["c"].url.as_str(), "https://demo.sparkpostelite.com/");
+    assert_eq!(config.accounts["c"].dialect, config::DialectChoice::MessageEvents);
+    let [_, b, c] = config.streams.as_slice() else { panic!("{:?}", config.streams) };
+    assert_eq!(b.start, Start::At(UtcMillis::parse("2026-11-12T00:00:00Z").unwrap()));
+    assert_eq!(b.schedule, Schedule::Every(90 * MINUTE));
+    assert_eq!(c.start, Start::Now);
+    assert_eq!(c.filter["subaccounts"], ["1", "2", "16"]);
+    let next = c.schedule.next_after(UtcMillis::parse("2026-01-01T00:00:00Z").unwrap());
+    assert_eq!(next, UtcMillis::parse("2026-01-01T01:30:00Z"));
+}
+
+#[test]
+fn problems_carry_their_place_and_follow_the_file() {
+    let error = parse("[streams.all]\nsinks = [\"a\", \"b\"]\nsettel = \"1s\"\n[sinks.a.stdout]\n").unwrap_err();
+    let places: Vec<_> = error.problems().iter().map(|p| (p.line, p.column, p.key.as_str())).collect();
+    assert_eq!(places, [(2, 15, "streams.all.sinks[1]"), (3, 1, "streams.all.settel")]);
+    assert!(error.render(true).contains("\u{1b}[") && !error.render(false).contains('\u{1b}'));
+    assert_eq!(error.to_string(), error.render(false));
+}
+
+#[test]
+fn no_report_betrays_a_secret_or_moves_the_terminal() {
+    for text in [
+        "[api]\nkey = \"hunter2\"\n",
+        "[api]\nkey = hunter2\n",
+        "api_key = \"hunter2\nx = ]\n",
+        "[api]\nurl = \"https://hunter2@\"\n",
+        "[api]\nurl = \"https://a:hunter2@host/\"\n",
+        "[api]\nurl = \"a:hunter2@host\"\n",
+        "[api]\nkey_env = \"hunter2-\"\n",
+    ] {
+        let shown = report(text);
+        // A variable's wrong name is shown in its line, where it is not taken for a key; the message never repeats it.
+        let titles: Vec<&str> = shown.lines().filter(|line| !line.contains(" | ")).collect();
+        assert!(!titles.concat().contains("hunter2"), "{shown}");
+        assert!(text.contains("hunter2-") || text.contains("\"a:hunter2@") || !shown.contains("hunter2"), "{shown}");
+    }
+    assert!(!report("\"a\\u001b[31mb\" = 1\n").contains('\u{1b}'));
+    assert!(!report("\"x\u{7}\" = \"\u{1b}[31m\"\n").contains('\u{1b}'));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let absent = config::load(&path("absent.toml"), &nothing).unwrap_err();
+    assert!(matches!(&absent, ConfigError::Unreadable { .. }) && absent.problems().is_empty());
+    assert!(absent.to_string().contains("absent.toml` cannot be read: No such file"), "{absent}");
+
+    std::fs::write(path("latin.toml"), b"[streams.all]\n# M\xfcll\n").unwrap();
+    let latin = config::load(&path("latin.toml"), &nothing).unwrap_err();
+    assert_eq!((latin.problems()[0].line, latin.problems()[0].column), (2, 4));
+
+    std::fs::write(path("good.toml"), MINIMAL).unwrap();
+    let loaded = config::load(&path("good.toml"), &nothing).unwrap();
+    assert_eq!(loaded.file, Some(path("good.toml")));
+    assert_eq!(Config { file: None, ..loaded }, Config { file: None, ..good(MINIMAL) });
+
+    std::fs::write(path("huge.toml"), "#".repeat(2 << 20)).unwrap();
+    let huge = config::load(&path("huge.toml"), &nothing).unwrap_err();
+    assert_eq!(huge.problems()[0].message, "the file is too large for a configuration");
+}
+
+#[test]
+fn many_problems_are_counted_not_drawn() {
+    let text: String = (0..500).map(|n| format!("key_{n} = 1\n")).collect();
+    let error = parse(&text).unwrap_err();
+    assert_eq!(error.problems().len(), 501);
+    let shown = error.render(false);
+    assert!(shown.ends_with("501 problems in `sparkspool.toml`; the first 50 are shown"), "{shown}");
+    assert_eq!(shown.matches("error:").count(), 50);
+}
+
+mod any_text {
+    use super::{EXAMPLE, parse};
+    use proptest::prelude::*;
+    use sparkspool::config::raw::*;
+    use std::collections::BTreeMap;
+
+    /// Whatever the text, there is an answer, and every problem has a place in the file.
+    fn answers(text: &str) -> Result<(), TestCaseError> {
+        if let Err(error) = parse(text) {
+            prop_assert!(!error.problems().is_empty());
+            let lines = text.matches('\n').count() + 1;
+            for problem in error.problems() {
+                prop_assert!((1..=lines).contains(&problem.line) && problem.column >= 1 && !problem.message.is_empty());
+                // What the check lets through can always be read.
+                prop_assert!(!problem.message.contains("cannot be read:"), "{}", problem.message);
+            }
+            prop_assert!(error.render(false).contains("error") && !error.render(true).is_empty());
+        }
+        Ok(())
+    }
+
+    /// Texts that are nearly configurations: the example's own lines, tables and values, shuffled together.
+    fn nearly() -> impl Strategy<Value = String> {
+        let lines: Vec<&str> = EXAMPLE.lines().filter(|line| !line.is_empty() && !line.starts_with("# ")).collect();
+        let line = prop::sample::select(lines).prop_map(|line| line.trim_start_matches('#').to_owned());
+        let value = prop::sample::select(vec![
+            "1",
+            "-1",
+            "1.5",
+            "true",
+            "\"\"",
+            "\"10\"",
+            "\"é{\"",
+            "[]",
+            "[1]",
+            "[[]]",
+            "{}",
+            "{ a = 1 }",
+            "2026-01-01",
+            "07:00:00",
+            "99999999999999999999",
+            "\"*/5 * * * *\"",
+            "\"https://é@\"",
+            "\"2026-11-1é\"",
+            "0x1F",
+            "nan",
+        ]);
+        let other = (line.clone(), value).prop_map(|(line, value)| match line.split_once(" = ") {
+            Some((key, _)) => format!("{key} = {value}"),
+            None => line,
+        });
+        prop::collection::vec(prop_oneof![line, other], 0..12).prop_map(|lines| lines.join("\n"))
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        "[A-Za-z0-9_-]{1,12}"
+    }
+
+    fn span(range: std::ops::Range<u32>) -> impl Strategy<Value = String> {
+        range.prop_map(|secs| format!("{secs}s"))
+    }
+
+    fn account() -> impl Strategy<Value = RawAccount> {
+        let key = prop_oneof![
+            Just((None, None)),
+            "[A-Z_]{1,9}".prop_map(|k| (Some(k), None)),
+            name().prop_map(|k| (None, Some(k)))
+        ];
+        (1..=10_000_u32, 1..=16_u32, 1..=6_000_u32, span(1..600), key, any::<bool>()).prop_map(
+            |(page_size, concurrency, requests_per_minute, idle_timeout, (key_env, key_file), events)| RawAccount {
+                page_size,
+                concurrency,
+                requests_per_minute,
+                idle_timeout,
+                key_env,
+                key_file,
+                dialect: if events { RawDialect::Events } else { RawDialect::MessageEvents },
+                ..RawAccount::default()
+            },
+        )
+    }
+
+    fn stream(sinks: Vec<String>) -> impl Strategy<Value = RawStream> {
+        let timing = prop_oneof![
+            Just((None, None)),
+            span(1..86_400).prop_map(|every| (Some(every), None)),
+            (0..60_u8, 0..24_u8).prop_map(|(m, h)| (None, Some(format!("{m} {h} * * *")))),
+        ];
+        let value =
+            prop_oneof![any::<i64>().prop_map(RawFilterValue::Number), "\\PC{0,8}x".prop_map(RawFilterValue::Text)];
+        let values = prop::collection::vec(value, 1..4).prop_map(RawFilterValues);
+        let filter = prop::collection::btree_map("\\PC{1,8}", values, 0..3);
+        (timing, span(1..86_400), span(0..864_000), filter).prop_map(
+            move |((every, schedule), settle, lookback, filter)| RawStream {
+                every,
+                schedule,
+                settle,
+                lookback,
+                filter,
+                sinks: sinks.clone(),
+                ..RawStream::default()
+            },
+        )
+    }
+
+    fn config() -> impl Strategy<Value = RawConfig> {
+        (prop::collection::btree_map(name(), "[a-z/ {é'\"\\\\]{1,12}", 1..4), account()).prop_flat_map(
+            |(sinks, api)| {
+                let stream = stream(sinks.keys().cloned().collect());
+                (Just(sinks), Just(api), prop::collection::btree_map(name(), stream, 1..4)).prop_map(
+                    |(sinks, api, streams)| {
+                        let file = |(n, (name, path)): (usize, (String, String))| {
+                            let path = format!("/{n}{}{{stream}}", path.replace('{', ""));
+                            (name, RawSink { file: Some(RawFile { path, ..RawFile::default() }), stdout: None })
+                        };
+                        let sinks: BTreeMap<_, _> = sinks.into_iter().enumerate().map(file).collect();
+                        RawConfig { api: Some(api), streams, sinks, ..RawConfig::default() }
+                    },
+                )
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "(\\PC|\n){0,80}", toml in "([a-z.\"'\\[\\]{}=,#0-9T:Z-]|\n| ){0,80}") {
+            answers(&text)?;
+            answers(&toml)?;
+        }
+
+        #[test]
+        fn never_panics_nearly(text in nearly(), cut in 0_usize..4_000) {
+            answers(&text)?;
+            let cut = EXAMPLE.char_indices().map(|(at, _)| at).nth(cut).unwrap_or(0);
+            answers(&EXAMPLE[..cut])?;
+        }
+
+        #[test]
+        fn what_is_right_comes_back_as_it_was(raw in config()) {
+            let text = toml::to_string(&raw).unwrap();
+            prop_assert_eq!(&toml::from_str::<RawConfig>(&text).unwrap(), &raw);
+            let config = parse(&text).map_err(|error| TestCaseError::fail(format!("{text}\n{error}")))?;
+            prop_assert_eq!(config.streams.len(), raw.streams.len());
+            prop_assert_eq!(config.sinks.len(), raw.sinks.len());
+            for (stream, (name, typed)) in config.streams.iter().zip(&raw.streams) {
+                prop_assert_eq!(stream.name.as_str(), name);
+                prop_assert_eq!(format!("{}s", stream.settle / 1_000), typed.settle.clone());
+                prop_assert_eq!(&stream.sinks, &typed.sinks);
+                prop_assert_eq!(stream.filter.len(), typed.filter.len());
+            }
+        }
     }
 }
