@@ -1,0 +1,264 @@
+//! An event of SparkPost's as everyone downstream wants it: one name and one type for each thing, whatever was sent.
+//! It exists so that consumers read one schema, and it runs on the way out, so that a better mapping can be replayed.
+//!
+//! Nothing is copied or interpreted that need not be: a [`Normalized`] points into the event's own text, strings
+//! travel with the escapes they came with, and no number ever passes through a float.
+//!
+//! # Rules
+//! - `null` is absent, and so is an empty string, except for `subject`. Empty `rcpt_meta` and `rcpt_tags` are kept:
+//!   an event that says "no tags" differs from one that was never enriched.
+//! - A value of a type its field cannot have is left out, counted ([`Normalized::misfits`]), and still in `raw`.
+//! - Where a name occurs twice in one object the last one counts, as in most JSON readers.
+
+mod metadata;
+mod parts;
+mod schema;
+mod value;
+mod write;
+
+pub use parts::{Bounce, Complaint, DeliveryAttempt, Engagement, Geo};
+pub use schema::event_schema;
+pub use value::Text;
+pub use write::{Context, write_one_line};
+
+use crate::core::catalogue::{self, EventType, FIELDS, Field, FieldSet};
+use crate::core::event::canonical_digest;
+use crate::core::time::UtcMillis;
+use metadata::Metadata;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
+use value::Admission;
+
+/// The version of the normalized event, its field `schema`. Fields may be added under one version; a field never
+/// changes its meaning or type under it.
+pub const SCHEMA_VERSION: u64 = 1;
+
+/// The name of the provider, the field `provider`.
+pub const PROVIDER: &str = "sparkpost";
+
+/// Why a text is no event. Holds a place and never a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// Not JSON.
+    #[error("the event is not valid JSON (line {line}, column {column})")]
+    NotJson {
+        /// Line of the event's text, from 1.
+        line: usize,
+        /// Byte of the line, from 1.
+        column: usize,
+    },
+    /// JSON, but no object.
+    #[error("the event is valid JSON but not an object")]
+    NotAnObject,
+}
+
+/// One event, taken apart and typed, borrowed from its raw text.
+#[derive(Clone, Debug)]
+pub struct Normalized<'a> {
+    raw: &'a str,
+    tokens: [Option<&'a str>; FIELDS],
+    event_type: Option<&'static EventType>,
+    seen: FieldSet,
+    unknown_fields: u32,
+    misfits: u32,
+}
+
+impl<'a> Normalized<'a> {
+    /// Takes an event apart. `raw` must be one JSON object, with nothing but white space around it.
+    pub fn parse(raw: &'a str) -> Result<Self, Unreadable> {
+        let mut event = Self {
+            raw,
+            tokens: [None; FIELDS],
+            event_type: None,
+            seen: FieldSet::EMPTY,
+            unknown_fields: 0,
+            misfits: 0,
+        };
+        let mut json = serde_json::Deserializer::from_str(raw);
+        (&mut json)
+            .deserialize_map(Members(&mut event))
+            .and_then(|()| json.end())
+            .map_err(|error| unreadable(&error))?;
+        event.event_type = event.text(Field::Type).and_then(|name| catalogue::event_type(&name.decode()));
+        Ok(event)
+    }
+
+    /// The event exactly as it was given.
+    pub const fn raw(&self) -> &'a str {
+        self.raw
+    }
+
+    /// The JSON text of a field, exactly as sent; `None` where it is absent, empty or of an impossible type.
+    pub fn token(&self, field: Field) -> Option<&'a str> {
+        self.tokens[field as usize]
+    }
+
+    /// A field as text.
+    pub fn text(&self, field: Field) -> Option<Text<'a>> {
+        self.token(field).and_then(Text::of_token)
+    }
+
+    /// A field as a whole number from 0.
+    pub fn count(&self, field: Field) -> Option<u64> {
+        self.text(field).and_then(value::count)
+    }
+
+    /// A field as a truth value.
+    pub fn flag(&self, field: Field) -> Option<bool> {
+        self.token(field).and_then(value::flag)
+    }
+
+    /// A field as an instant.
+    pub fn instant(&self, field: Field) -> Option<UtcMillis> {
+        self.text(field).and_then(value::time)
+    }
+
+    /// What the catalogue knows of the event's type; `None` where the type is unknown or absent.
+    pub const fn event_type(&self) -> Option<&'static EventType> {
+        self.event_type
+    }
+
+    /// The normalized type: SparkPost's own name where the catalogue has no other, `unknown` where there is none.
+    pub fn type_name(&self) -> Text<'a> {
+        match self.event_type {
+            Some(known) => Text::plain(known.name),
+            None => self.text(Field::Type).unwrap_or(Text::plain("unknown")),
+        }
+    }
+
+    /// The provider's id, unique among events of one `source_type`. Where it is absent, [`Self::digest`] takes its
+    /// place.
+    pub fn event_id(&self) -> Option<Text<'a>> {
+        self.text(Field::EventId)
+    }
+
+    /// SHA-256 of the canonical object, the id of an event without one. Two events that agree in every value have
+    /// the same digest.
+    pub fn digest(&self) -> [u8; 32] {
+        canonical_digest(self.raw)
+    }
+
+    /// When it happened.
+    pub fn time(&self) -> Option<UtcMillis> {
+        self.instant(Field::Timestamp)
+    }
+
+    /// The envelope recipient, in lower case where the API gave it so.
+    pub fn recipient(&self) -> Option<Text<'a>> {
+        self.text(Field::RcptTo).or_else(|| self.text(Field::RawRcptTo))
+    }
+
+    /// The recipient's domain, in the API's spelling: its own field, else the domain the message was routed to, else
+    /// what follows the `@` of the recipient.
+    pub fn recipient_domain(&self) -> Option<Text<'a>> {
+        self.text(Field::RecipientDomain)
+            .or_else(|| self.text(Field::RoutingDomain))
+            .or_else(|| self.recipient().and_then(Text::after_at))
+    }
+
+    /// Why something was refused or failed; on every type that says so, not only on bounces.
+    pub fn bounce(&self) -> Option<Bounce<'a>> {
+        Bounce::of(self)
+    }
+
+    /// What the recipient did, and with what.
+    pub fn engagement(&self) -> Option<Engagement<'a>> {
+        Engagement::of(self)
+    }
+
+    /// Who complained about what to whom.
+    pub fn complaint(&self) -> Option<Complaint<'a>> {
+        Complaint::of(self)
+    }
+
+    /// How the message was handed to the recipient's server.
+    pub fn delivery_attempt(&self) -> Option<DeliveryAttempt<'a>> {
+        DeliveryAttempt::of(self)
+    }
+
+    /// Appends `rcpt_meta` as one JSON object with legacy index maps made arrays again, and says whether there was
+    /// one.
+    pub fn write_metadata(&self, out: &mut Vec<u8>) -> bool {
+        let metadata = self.token(Field::RcptMeta).map(Metadata);
+        metadata.inspect(|metadata| metadata.write(out)).is_some()
+    }
+
+    /// The tags, in the API's order; `None` where the event has no list of tags. What is no text is left out.
+    pub fn tags(&self) -> Option<Vec<Text<'a>>> {
+        let items: Vec<&RawValue> = serde_json::from_str(self.token(Field::RcptTags)?).ok()?;
+        Some(items.into_iter().filter_map(|item| Text::of_token(item.get())).collect())
+    }
+
+    /// Every known field that the event carries, whatever its value.
+    pub const fn seen(&self) -> FieldSet {
+        self.seen
+    }
+
+    /// How many members of the event have a name that no type is known to carry.
+    pub const fn unknown_fields(&self) -> u32 {
+        self.unknown_fields
+    }
+
+    /// How many fields are known, but not for this type; 0 where the type itself is unknown.
+    pub fn unlisted_fields(&self) -> u32 {
+        self.event_type.map_or(0, |known| self.seen.without(known.fields).len())
+    }
+
+    /// How many mapped fields had a value of a type they cannot have.
+    pub const fn misfits(&self) -> u32 {
+        self.misfits
+    }
+
+    fn take(&mut self, field: Field, token: &'a str) {
+        self.seen = self.seen.with(field);
+        let admission = value::admit(field, token);
+        self.misfits += u32::from(admission == Admission::Misfit);
+        self.tokens[field as usize] = (admission == Admission::Use).then_some(token);
+    }
+}
+
+/// Reads the members of an event, each value as the text it is.
+struct Members<'e, 'a>(&'e mut Normalized<'a>);
+
+impl<'de> Visitor<'de> for Members<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while let Some(field) = members.next_key_seed(Name)? {
+            if let Some(field) = field {
+                let token: &'de RawValue = members.next_value()?;
+                self.0.take(field, token.get());
+            } else {
+                members.next_value::<IgnoredAny>()?;
+                self.0.unknown_fields += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a member's name; `None` is a name the catalogue does not have.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Option<Field>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Field>, D::Error> {
+        // The raw token and not the string: a name that no string can hold (half a surrogate pair) is still a name.
+        let token = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+        Ok(Text::of_token(token.get()).and_then(|name| Field::named(&name.decode())))
+    }
+}
+
+/// Only the place of the error is kept: its message may quote the event.
+fn unreadable(error: &serde_json::Error) -> Unreadable {
+    match error.classify() {
+        serde_json::error::Category::Data => Unreadable::NotAnObject,
+        _ => Unreadable::NotJson { line: error.line(), column: error.column() },
+    }
+}
