@@ -67,19 +67,13 @@ pub struct Normalized<'a> {
 impl<'a> Normalized<'a> {
     /// Takes an event apart. `raw` must be one JSON object, with nothing but white space around it.
     pub fn parse(raw: &'a str) -> Result<Self, Unreadable> {
-        let mut event = Self {
-            raw,
-            tokens: [None; FIELDS],
-            event_type: None,
-            seen: FieldSet::EMPTY,
-            unknown_fields: 0,
-            misfits: 0,
-        };
-        let mut json = serde_json::Deserializer::from_str(raw);
-        (&mut json)
-            .deserialize_map(Members(&mut event))
-            .and_then(|()| json.end())
-            .map_err(|error| unreadable(&error))?;
+        let mut event = Self::empty(raw);
+        event.read(Names::Strings).or_else(|_| {
+            // A name no string can hold (half a surrogate pair) is still a name: read names as the tokens they are,
+            // which takes longer. Any other error comes again.
+            event = Self::empty(raw);
+            event.read(Names::Tokens)
+        })?;
         event.event_type = event.text(Field::Type).and_then(|name| catalogue::event_type(&name.decode()));
         Ok(event)
     }
@@ -210,6 +204,23 @@ impl<'a> Normalized<'a> {
         self.misfits
     }
 
+    const fn empty(raw: &'a str) -> Self {
+        Self {
+            raw,
+            tokens: [None; FIELDS],
+            event_type: None,
+            seen: FieldSet::EMPTY,
+            unknown_fields: 0,
+            misfits: 0,
+        }
+    }
+
+    fn read(&mut self, names: Names) -> Result<(), Unreadable> {
+        let mut json = serde_json::Deserializer::from_str(self.raw);
+        let members = Members { event: self, names };
+        (&mut json).deserialize_map(members).and_then(|()| json.end()).map_err(|error| unreadable(&error))
+    }
+
     fn take(&mut self, field: Field, token: &'a str) {
         self.seen = self.seen.with(field);
         let admission = value::admit(field, token);
@@ -219,7 +230,10 @@ impl<'a> Normalized<'a> {
 }
 
 /// Reads the members of an event, each value as the text it is.
-struct Members<'e, 'a>(&'e mut Normalized<'a>);
+struct Members<'e, 'a> {
+    event: &'e mut Normalized<'a>,
+    names: Names,
+}
 
 impl<'de> Visitor<'de> for Members<'_, 'de> {
     type Value = ();
@@ -229,29 +243,51 @@ impl<'de> Visitor<'de> for Members<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while let Some(field) = members.next_key_seed(Name)? {
+        while let Some(field) = members.next_key_seed(self.names)? {
             if let Some(field) = field {
                 let token: &'de RawValue = members.next_value()?;
-                self.0.take(field, token.get());
+                self.event.take(field, token.get());
             } else {
                 members.next_value::<IgnoredAny>()?;
-                self.0.unknown_fields += 1;
+                self.event.unknown_fields += 1;
             }
         }
         Ok(())
     }
 }
 
-/// Reads a member's name; `None` is a name the catalogue does not have.
-struct Name;
+/// How members' names are read. What is found is `None` for a name the catalogue does not have.
+#[derive(Clone, Copy)]
+enum Names {
+    /// As strings.
+    Strings,
+    /// As JSON text.
+    Tokens,
+}
 
-impl<'de> DeserializeSeed<'de> for Name {
+impl<'de> DeserializeSeed<'de> for Names {
     type Value = Option<Field>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Field>, D::Error> {
-        // The raw token and not the string: a name that no string can hold (half a surrogate pair) is still a name.
-        let token = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
-        Ok(Text::of_token(token.get()).and_then(|name| Field::named(&name.decode())))
+        match self {
+            Self::Strings => deserializer.deserialize_str(self),
+            Self::Tokens => {
+                let token = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+                Ok(Text::of_token(token.get()).and_then(|name| Field::named(&name.decode())))
+            }
+        }
+    }
+}
+
+impl Visitor<'_> for Names {
+    type Value = Option<Field>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Option<Field>, E> {
+        Ok(Field::named(name))
     }
 }
 
