@@ -62,6 +62,8 @@ pub struct Normalized<'a> {
     seen: FieldSet,
     unknown_fields: u32,
     misfits: u32,
+    time: Option<UtcMillis>,
+    injected_at: Option<UtcMillis>,
 }
 
 impl<'a> Normalized<'a> {
@@ -103,11 +105,6 @@ impl<'a> Normalized<'a> {
         self.token(field).and_then(value::flag)
     }
 
-    /// A field as an instant.
-    pub fn instant(&self, field: Field) -> Option<UtcMillis> {
-        self.text(field).and_then(value::time)
-    }
-
     /// What the catalogue knows of the event's type; `None` where the type is unknown or absent.
     pub const fn event_type(&self) -> Option<&'static EventType> {
         self.event_type
@@ -134,8 +131,13 @@ impl<'a> Normalized<'a> {
     }
 
     /// When it happened.
-    pub fn time(&self) -> Option<UtcMillis> {
-        self.instant(Field::Timestamp)
+    pub const fn time(&self) -> Option<UtcMillis> {
+        self.time
+    }
+
+    /// When SparkPost accepted the message.
+    pub const fn injected_at(&self) -> Option<UtcMillis> {
+        self.injected_at
     }
 
     /// The envelope recipient, in lower case where the API gave it so.
@@ -212,6 +214,8 @@ impl<'a> Normalized<'a> {
             seen: FieldSet::EMPTY,
             unknown_fields: 0,
             misfits: 0,
+            time: None,
+            injected_at: None,
         }
     }
 
@@ -225,7 +229,14 @@ impl<'a> Normalized<'a> {
         self.seen = self.seen.with(field);
         let admission = value::admit(field, token);
         self.misfits += u32::from(admission == Admission::Misfit);
-        self.tokens[field as usize] = (admission == Admission::Use).then_some(token);
+        self.tokens[field as usize] = matches!(admission, Admission::Use | Admission::UseAt(_)).then_some(token);
+        // Instants are kept as read: unlike everything else they would be read twice.
+        let instant = if let Admission::UseAt(instant) = admission { Some(instant) } else { None };
+        match field {
+            Field::Timestamp => self.time = instant,
+            Field::InjectionTime => self.injected_at = instant,
+            _ => {}
+        }
     }
 }
 

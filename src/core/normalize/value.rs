@@ -142,6 +142,8 @@ const fn shape(field: Field) -> Shape {
 pub(super) enum Admission {
     /// It is used.
     Use,
+    /// It is used, and is this instant.
+    UseAt(UtcMillis),
     /// `null` or empty: as if the field were not there.
     Absent,
     /// It is of a type this field cannot have, and is left out of the normalized fields.
@@ -150,31 +152,22 @@ pub(super) enum Admission {
 
 /// Decides on `token`, one valid JSON value.
 pub(super) fn admit(field: Field, token: &str) -> Admission {
-    if token == "null" {
-        return Admission::Absent;
-    }
     let shape = shape(field);
-    let fits = match shape {
-        Shape::Unmapped => true,
-        Shape::Object => token.starts_with('{'),
-        Shape::List => token.starts_with('['),
-        Shape::Flag => {
-            if token == "\"\"" {
-                return Admission::Absent;
-            }
-            flag(token).is_some()
-        }
-        Shape::Text | Shape::TextOrEmpty | Shape::Count | Shape::Time => {
-            let Some(text) = Text::of_token(token) else { return Admission::Misfit };
-            if text.is_empty() && shape != Shape::TextOrEmpty {
-                return Admission::Absent;
-            }
-            match shape {
-                Shape::Count => count(text).is_some(),
-                Shape::Time => time(text).is_some(),
-                _ => true,
-            }
-        }
+    let fits = match (shape, token.as_bytes()) {
+        (_, [b'n', ..]) => return Admission::Absent,
+        (Shape::Unmapped | Shape::TextOrEmpty, [b'"', ..])
+        | (Shape::Object, [b'{', ..])
+        | (Shape::List, [b'[', ..])
+        | (Shape::Unmapped, _) => true,
+        (_, b"\"\"") => return Admission::Absent,
+        (Shape::Text | Shape::TextOrEmpty, [b'"' | b'-' | b'0'..=b'9', ..]) => true,
+        (Shape::Flag, _) => flag(token).is_some(),
+        (Shape::Count, _) => Text::of_token(token).and_then(count).is_some(),
+        (Shape::Time, _) => match Text::of_token(token).and_then(time) {
+            Some(instant) => return Admission::UseAt(instant),
+            None => false,
+        },
+        (Shape::Text | Shape::TextOrEmpty | Shape::Object | Shape::List, _) => false,
     };
     if fits { Admission::Use } else { Admission::Misfit }
 }
@@ -254,7 +247,8 @@ mod tests {
 
     #[test]
     fn each_shape_admits_what_the_vendor_has_sent() {
-        use Admission::{Absent, Misfit, Use};
+        use Admission::{Absent, Misfit, Use, UseAt};
+        let at = |secs| UseAt(UtcMillis::from_secs(secs));
         let cases = [
             (Field::EventId, "\"x\"", Use),
             (Field::EventId, "12", Use),
@@ -272,13 +266,15 @@ mod tests {
             (Field::Transactional, "\"1\"", Use),
             (Field::Transactional, "\"\"", Absent),
             (Field::Transactional, "\"maybe\"", Misfit),
-            (Field::Timestamp, "1454442600", Use),
-            (Field::Timestamp, "\"1454442600\"", Use),
-            (Field::Timestamp, "\"2016-04-18T14:25:07.000+00:00\"", Use),
+            (Field::Timestamp, "1454442600", at(1_454_442_600)),
+            (Field::Timestamp, "\"1454442600\"", at(1_454_442_600)),
+            (Field::Timestamp, "\"2016-04-18T14:25:07.000+00:00\"", at(1_460_989_507)),
             (Field::Timestamp, "\"yesterday\"", Misfit),
             (Field::Timestamp, "999999999999", Misfit),
             (Field::RcptMeta, "{}", Use),
             (Field::RcptMeta, "[]", Misfit),
+            (Field::RcptMeta, "\"\"", Absent),
+            (Field::RcptMeta, "null", Absent),
             (Field::RcptTags, "[]", Use),
             (Field::RcptTags, "\"a\"", Misfit),
             (Field::MsgSize, "[[]]", Use),

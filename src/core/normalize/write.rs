@@ -106,7 +106,7 @@ impl Normalized<'_> {
         object.text(name!("sending_ip"), text(Field::SendingIp));
         object.text(name!("mailbox_provider"), text(Field::MailboxProvider));
         object.text(name!("mailbox_provider_region"), text(Field::MailboxProviderRegion));
-        object.time(name!("injected_at"), self.instant(Field::InjectionTime));
+        object.time(name!("injected_at"), self.injected_at());
         object.flag(name!("transactional"), self.flag(Field::Transactional));
     }
 }
