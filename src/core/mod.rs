@@ -8,6 +8,7 @@ pub mod page;
 pub mod plan;
 pub mod retry;
 pub mod time;
+pub mod verdict;
 pub mod window;
 
 /// A boxed future, so that the two seams, sources and sinks, can be trait objects without a macro crate.
