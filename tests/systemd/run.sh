@@ -1,0 +1,95 @@
+#!/bin/bash
+# Tries systemd/sparkspool.service with a program, in a systemd that is really booted. Builds nothing.
+#
+#   run.sh PROGRAM [BOOT]      PROGRAM is installed as /usr/bin/sparkspool; BOOT is boot.sh or takes the same words
+#
+# Needs root. Fails, with the journal, as soon as something is not as the unit promises.
+set -euo pipefail
+umask 022
+
+here=$(dirname -- "$(realpath -- "$0")")
+program=$(realpath -- "${1:?the program to try}")
+boot=${2:-$here/boot.sh}
+unit=$here/../../systemd/sparkspool.service
+dir=$(mktemp -d)
+
+finish() {
+  local code=$?
+  if ((code)) && [[ -s $dir/pid ]]; then
+    inside systemctl status --no-pager --full sparkspool.service >&2 || true
+    inside journalctl --no-pager -u sparkspool.service | tail -n 40 >&2 || true
+  fi
+  bash "$boot" stop "$dir" || true
+  rm -rf --one-file-system -- "$dir"
+  exit "$code"
+}
+trap finish EXIT
+
+inside() { bash "$boot" exec "$dir" "$@"; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+property() { inside systemctl show --value -p "$1" sparkspool.service; }
+# is WHAT EXPECTED FOUND
+is() { [[ $2 == "$3" ]] || fail "$1: expected '$2', found '$3'"; echo "  $1: $3"; }
+
+echo "the unit's exposure"
+exposure=$(systemd-analyze security --offline=true --no-pager --threshold=12 "$unit" | tail -n 1) || fail "$exposure"
+echo "  $exposure"
+
+install -D -m 0755 "$program" "$dir/root/usr/bin/sparkspool"
+install -D -m 0644 "$unit" "$dir/root/etc/systemd/system/sparkspool.service"
+install -d -m 0755 "$dir/root/etc/sparkspool"
+install -m 0600 /dev/stdin "$dir/root/etc/sparkspool/sparkpost-api-key" <<<"not-a-key"
+# Nobody listens there: a daemon has to be up, and stay up, while its API is away.
+install -m 0644 /dev/stdin "$dir/root/etc/sparkspool/sparkspool.toml" <<'TOML'
+[api]
+url = "http://127.0.0.1:9"
+dialect = "events"
+
+[streams.all]
+every = "60s"
+start = "now"
+sinks = ["archive"]
+
+[sinks.archive.file]
+path = "/var/lib/sparkspool/events-{date}.ndjson"
+TOML
+
+echo "booting systemd"
+bash "$boot" start "$dir"
+words=$(inside systemd-analyze verify /etc/systemd/system/sparkspool.service 2>&1) || fail "systemd-analyze verify: $words"
+is "what systemd-analyze verify has to say" "" "$words"
+
+echo "starting"
+inside systemctl start sparkspool.service || fail "it did not become ready"
+is "state" active "$(property ActiveState)"
+pid=$(property MainPID)
+uid=$(inside stat -c %u "/proc/$pid")
+((uid >= 61184 && uid <= 65519)) || fail "uid $uid is no dynamic user's"
+is "user" sparkspool "$(inside stat -c %U "/proc/$pid")"
+is "state directory" "700 $uid" "$(inside stat -L -c '%a %u' /var/lib/sparkspool)"
+is "watchdog" 1min "$(property WatchdogUSec)"
+open=$(inside find -L /var/lib/sparkspool -type f ! -perm 0600)
+is "files of others' reach" "" "$open"
+inside grep -qzF not-a-key "/proc/$pid/environ" "/proc/$pid/cmdline" && fail "the key is in the environment or on the command line"
+
+echo "reloading, and killing"
+# The program may refuse to reload, but not die of it.
+if [[ ${PROBE:-} != yes ]]; then
+  inside systemctl reload sparkspool.service || fail "it did not reload"
+  sleep 1
+  is "process after the reload" "$pid" "$(property MainPID)"
+fi
+inside systemctl kill --signal=KILL sparkspool.service
+for ((i = 0; i < 60; i++)); do
+  [[ $(property NRestarts) == 1 && $(property ActiveState) == active ]] && break
+  sleep 0.5
+done
+is "state after kill -9" active "$(property ActiveState)"
+is "restarts" 1 "$(property NRestarts)"
+
+echo "stopping"
+begin=$SECONDS
+inside systemctl stop sparkspool.service
+((SECONDS - begin <= 31)) || fail "stopping took $((SECONDS - begin)) s"
+is "result" success "$(property Result)"
+echo "ok"
