@@ -1,1 +1,162 @@
-//! To be written.
+//! The command line: what may be typed, and which file does it. Results go to stdout, logs and progress to stderr.
+//! It exists as a thin layer: every command is one file that drives the engine or reads the store.
+
+mod backfill;
+mod catalogue;
+mod check;
+mod demo;
+mod exit;
+mod once;
+mod output;
+mod progress;
+mod run;
+mod schema;
+mod signals;
+mod simulate;
+mod status;
+mod telemetry;
+mod text;
+
+use crate::config::{self, Config};
+use crate::daemon::ask::Patience;
+use crate::daemon::clock::TimeSource;
+use crate::daemon::engine::Surroundings;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use exit::{Code, Failure};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use telemetry::LogFormat;
+
+/// Captures every SparkPost message event before it expires, exactly once, and forwards it.
+#[derive(Parser, Debug)]
+#[command(name = "sparkspool", version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Debug)]
+struct Global {
+    /// Configuration file [default: ./sparkspool.toml, else /etc/sparkspool/sparkspool.toml, else none]
+    #[arg(long, short, value_name = "FILE", env = "SPARKSPOOL_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// Directory of the store, instead of the configuration's
+    #[arg(long, value_name = "DIR", global = true)]
+    data_dir: Option<PathBuf>,
+    /// Form of log lines on stderr
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", global = true)]
+    log_format: LogFormat,
+    /// More to read on stderr; twice for more still
+    #[arg(long, short, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the daemon: all streams by their schedules, all sinks
+    Run,
+    /// Read a range of the past, forward it, exit
+    Backfill(backfill::Options),
+    /// One pass of every stream, forward, exit (for cron and Kubernetes)
+    Once,
+    /// Check the configuration, and with --online the API and the sinks
+    Check(check::Options),
+    /// What was captured, what was lost, how far every sink is
+    Status(status::Options),
+    /// Event types and fields the API documents, and those sparkspool does not know
+    Catalogue(catalogue::Options),
+    /// See it work: a simulated day of mail, captured, verified and written to ./sparkspool-demo
+    Demo(demo::Options),
+    /// Serve the simulated API, for your own tests
+    Simulate(simulate::Options),
+    /// Print the JSON Schema of the configuration or of the normalized event
+    Schema(schema::Options),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the program with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream and code each has.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage as u8));
+        }
+    };
+    telemetry::start(cli.global.log_format, cli.global.verbose, !matches!(cli.command, Command::Run));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(Code::Bug, format!("no async runtime: {error}"), "check `ulimit -a`").report(),
+    };
+    let outcome = runtime.block_on(dispatch(&cli.global, cli.command));
+    // A blocked read of a terminal or a slow disk must not keep a finished command alive.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run => run::run(global).await,
+        Command::Backfill(options) => backfill::run(global, &options).await,
+        Command::Once => once::run(global).await,
+        Command::Check(options) => check::run(global, &options).await,
+        Command::Status(options) => status::run(global, &options),
+        Command::Catalogue(options) => catalogue::run(global, &options).await,
+        Command::Demo(options) => demo::run(global, &options).await,
+        Command::Simulate(options) => simulate::run(&options).await,
+        Command::Schema(options) => schema::run(&options),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "sparkspool", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+impl Global {
+    /// The configuration to use: `--config`, the environment, the two usual places, or none.
+    fn load(&self) -> Result<Config, Failure> {
+        let env = |name: &str| std::env::var(name).ok();
+        let usual = ["./sparkspool.toml", "/etc/sparkspool/sparkspool.toml"].map(Path::new);
+        let found = self.config.as_deref().or_else(|| usual.into_iter().find(|path| path.exists()));
+        let mut config = match found {
+            Some(path) => config::load(path, &env).map_err(|error| exit::config_failure(&error))?,
+            None => Config::without_file(&env),
+        };
+        if let Some(dir) = &self.data_dir {
+            config.data_dir.clone_from(dir);
+        }
+        Ok(config)
+    }
+}
+
+/// What an engine of the command line is given: the real clocks, environment and stdout.
+fn surroundings(patience: Option<Patience>) -> Surroundings {
+    Surroundings {
+        time: TimeSource::system(),
+        env: Arc::new(|name| std::env::var(name).ok()),
+        stdout: Arc::new(|| Box::new(std::io::stdout())),
+        patience,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

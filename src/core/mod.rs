@@ -1,12 +1,16 @@
 //! The pure floor: what windows, events, batches and retries mean, with no I/O, no clock and no async.
 //! Everything here can be proven by a property test, because nothing here can fail for a reason outside its arguments.
 
+pub mod bounce;
+pub mod catalogue;
 pub mod duration;
 pub mod event;
 pub mod json;
+pub mod normalize;
 pub mod page;
 pub mod plan;
 pub mod retry;
+pub mod schedule;
 pub mod time;
 pub mod verdict;
 pub mod window;

@@ -13,15 +13,14 @@ use super::walk::Walker;
 use crate::config::{self, Config, KeyError, Start, Stream};
 use crate::core::event::StreamName;
 use crate::core::plan::{START_MARGIN, end, horizon};
-use crate::core::time::{MINUTE, UtcMillis, humane};
+use crate::core::time::{MINUTE, Millis, UtcMillis, humane};
 use crate::core::window::Window;
 use crate::net::{Client, Limits, NetError};
-use crate::source::Source;
 use crate::source::sparkpost::SparkPost;
 use crate::source::sparkpost::filter::Filter;
-use crate::store::{Handle, StoreError, StreamId};
+use crate::store::{Handle, StoreError};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -91,6 +90,7 @@ pub struct Engine {
     surroundings: Surroundings,
     connections: BTreeMap<String, Connection>,
     captured: Arc<watch::Sender<u64>>,
+    pulses: Mutex<Vec<Arc<Pulse>>>,
 }
 
 /// The running forwarders.
@@ -120,12 +120,35 @@ impl Engine {
             surroundings,
             connections,
             captured: Arc::new(watch::Sender::new(0)),
+            pulses: Mutex::default(),
         })
     }
 
     /// The clock of the account a stream uses; the wall clock where it has none.
     pub fn now_of(&self, stream: &Stream) -> UtcMillis {
         self.connections.get(&stream.account).map_or_else(|| (self.surroundings.time.wall)(), |c| c.shared.clock.now())
+    }
+
+    /// Whether every running stream shows life.
+    pub fn is_alive(&self) -> bool {
+        let now = (self.surroundings.time.monotonic)();
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).iter().all(|pulse| pulse.is_alive(now))
+    }
+
+    /// Counts this stream's life for [`Engine::is_alive`].
+    pub fn watch(&self, walker: &Walker) {
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(walker.asker.pulse.clone());
+    }
+
+    /// The largest difference between this machine's clock and an API's, in milliseconds; `None` before an answer.
+    pub fn skew(&self) -> Option<Millis> {
+        let confirmed = self.connections.values().filter(|c| c.shared.clock.is_confirmed());
+        confirmed.map(|c| c.shared.clock.skew()).max_by_key(|skew| skew.abs())
+    }
+
+    /// Whether every API has said what time it is.
+    pub fn clocks_confirmed(&self) -> bool {
+        self.connections.values().all(|c| c.shared.clock.is_confirmed())
     }
 
     /// What streams of an account share.
@@ -187,7 +210,7 @@ impl Engine {
         if row.fingerprint_changed {
             self.adopt(&walker, fingerprint).await?;
         }
-        Ok(Ingest::new(walker, stream.lookback, dialect_key))
+        Ok(Ingest::new(walker, stream.lookback, dialect_key, dialect.unwrap_or_default()))
     }
 
     async fn adopt(&self, walker: &Walker, fingerprint: String) -> Result<(), Halt> {
@@ -199,15 +222,15 @@ impl Engine {
         walker.write(move |store| store.adopt_fingerprint(stream, &fingerprint, again)).await
     }
 
-    /// Starts a forwarder for every sink. A sink whose streams are not known to the store yet gets them here.
-    pub async fn forwarders(&self) -> Result<Forwarders, StoreError> {
+    /// Starts a forwarder for every sink that a stream names.
+    pub fn forwarders(&self) -> Forwarders {
         let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
         let mut started =
             Forwarders { health: BTreeMap::new(), drain: drain.clone(), abort: abort.clone(), tasks: JoinSet::new() };
         let wall = self.surroundings.time.wall.clone();
         for sink in &self.config.sinks {
-            let streams = self.followed(&sink.name).await?;
-            if streams.is_empty() {
+            let follows = self.followed(&sink.name);
+            if follows.is_empty() {
                 continue;
             }
             let health = Arc::new(Mutex::new(SinkHealth::default()));
@@ -216,7 +239,8 @@ impl Engine {
                 name: sink.name.clone(),
                 open: opener(&sink.name, &sink.kind, self.surroundings.stdout.clone(), wall.clone()),
                 store: self.store.clone(),
-                streams,
+                follows,
+                streams: BTreeMap::new(),
                 captured: self.captured.subscribe(),
                 tally: self.tally.clone(),
                 now: wall.clone(),
@@ -226,24 +250,13 @@ impl Engine {
             };
             started.tasks.spawn(forwarder.run());
         }
-        Ok(started)
+        started
     }
 
-    /// The streams that name `sink` and have a row in the store.
-    pub async fn followed(&self, sink: &str) -> Result<BTreeMap<StreamId, StreamName>, StoreError> {
+    /// The streams that name `sink`.
+    pub fn followed(&self, sink: &str) -> Vec<StreamName> {
         let follows = |stream: &&Stream| stream.sinks.iter().any(|name| name == sink);
-        let names: Vec<StreamName> = self.config.streams.iter().filter(follows).map(|s| s.name.clone()).collect();
-        self.store
-            .read(move |reader| {
-                let mut streams = BTreeMap::new();
-                for name in names {
-                    if let Some(id) = reader.stream_id(name.as_str())? {
-                        streams.insert(id, name);
-                    }
-                }
-                Ok(streams)
-            })
-            .await
+        self.config.streams.iter().filter(follows).map(|stream| stream.name.clone()).collect()
     }
 }
 

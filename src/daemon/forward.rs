@@ -7,7 +7,7 @@ use crate::core::event::{StoredEvent, StreamName};
 use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis};
 use crate::core::verdict::{Outcome, Verdict, judge};
 use crate::sink::{Batch, Receipt, Refusal, Sink};
-use crate::store::{Ack, Handle, Position, Refused, Segment, StoreError, StreamId};
+use crate::store::{Ack, Handle, Position, Reader, Refused, Segment, StoreError, StreamId};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -46,7 +46,9 @@ pub struct Forwarder {
     pub open: OpenSink,
     /// The store.
     pub store: Handle,
-    /// The streams it receives.
+    /// The streams it receives, by name: a new stream has no row in the store before its API has answered once.
+    pub follows: Vec<StreamName>,
+    /// Those of them that have a row.
     pub streams: BTreeMap<StreamId, StreamName>,
     /// Wakes it when events were stored.
     pub captured: watch::Receiver<u64>,
@@ -79,7 +81,6 @@ impl Forwarder {
     }
 
     async fn forward(&mut self) -> Result<(), StoreError> {
-        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         loop {
             let mut open = match self.open_sink().await? {
                 Ok(open) => open,
@@ -92,7 +93,8 @@ impl Forwarder {
             };
             loop {
                 self.captured.borrow_and_update();
-                let (position, streams) = (open.position, ids.clone());
+                self.find_streams().await?;
+                let (position, streams) = (open.position, self.streams.keys().copied().collect::<Vec<_>>());
                 let next = self.store.read(move |reader| reader.next_segment(position, &streams)).await?;
                 let Some(segment) = next else {
                     if self.drain.is_cancelled() {
@@ -109,6 +111,15 @@ impl Forwarder {
                 }
             }
         }
+    }
+
+    async fn find_streams(&mut self) -> Result<(), StoreError> {
+        if self.streams.len() == self.follows.len() {
+            return Ok(());
+        }
+        let names = self.follows.clone();
+        self.streams = self.store.read(move |reader| rows_of(reader, names)).await?;
+        Ok(())
     }
 
     async fn wait_for_news(&mut self) {
@@ -257,6 +268,17 @@ impl Forwarder {
     fn count_dead_letter(&self) {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).dead_letters += 1;
     }
+}
+
+/// The rows of those streams that have one.
+pub fn rows_of(reader: &Reader, names: Vec<StreamName>) -> Result<BTreeMap<StreamId, StreamName>, StoreError> {
+    let mut rows = BTreeMap::new();
+    for name in names {
+        if let Some(id) = reader.stream_id(name.as_str())? {
+            rows.insert(id, name);
+        }
+    }
+    Ok(rows)
 }
 
 fn outcome_of(written: &Result<Receipt, Refusal>) -> Outcome {

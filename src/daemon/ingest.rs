@@ -49,8 +49,8 @@ pub struct Pass {
 
 impl Ingest {
     /// Capture of the stream that `walker` reads.
-    pub fn new(walker: Walker, lookback: Millis, dialect_key: String) -> Self {
-        let dialect_written = String::new();
+    /// `dialect_written` is what the store holds under `dialect_key`.
+    pub fn new(walker: Walker, lookback: Millis, dialect_key: String, dialect_written: String) -> Self {
         Self { walker, lookback, span: SPAN_MAX, span_known: false, quiet: None, dialect_key, dialect_written }
     }
 
@@ -63,7 +63,20 @@ impl Ingest {
                 outcome => break outcome?,
             }
         };
+        self.remember_dialect().await?;
         Ok(pass)
+    }
+
+    /// Writes the dialect that `auto` found out down, once: the next start need not find out again.
+    async fn remember_dialect(&mut self) -> Result<(), Halt> {
+        let described = self.walker.asker.source.describe();
+        let Some(found) = described.strip_suffix(" (found out)") else { return Ok(()) };
+        if found != self.dialect_written {
+            let (key, value) = (self.dialect_key.clone(), found.to_owned());
+            self.walker.write(move |store| store.set_meta(&key, &value)).await?;
+            found.clone_into(&mut self.dialect_written);
+        }
+        Ok(())
     }
 
     async fn tick_once(&mut self, quiet_tried: &mut bool) -> Result<Pass, Halt> {
@@ -122,13 +135,16 @@ impl Ingest {
     pub async fn backfill(&mut self, range: Window) -> Result<(Pass, Reconciled), Halt> {
         let tally = self.walker.asker.tally.clone();
         tally.span_due.add(range.span().unsigned_abs());
-        loop {
-            let outcome = self.backfill_once(range).await;
-            match outcome {
+        let read_before: Millis = self.progress().await?.coverage.within(range).iter().map(|w| w.span()).sum();
+        tally.span_read.add(read_before.unsigned_abs());
+        let outcome = loop {
+            match self.backfill_once(range).await {
                 Err(Halt::Replan(what)) => tracing::info!(stream = %self.walker.asker.stream, "{what}"),
-                outcome => return outcome,
+                outcome => break outcome?,
             }
-        }
+        };
+        self.remember_dialect().await?;
+        Ok(outcome)
     }
 
     async fn backfill_once(&mut self, range: Window) -> Result<(Pass, Reconciled), Halt> {

@@ -1,1 +1,17 @@
-//! To be written.
+//! The engine: the only place where source, store and sink meet, and the only one that spawns tasks.
+//! It exists in pieces that can be driven differently: by schedules (`run`), by one pass (`once`), by a range (`backfill`).
+
+pub mod account;
+pub mod ask;
+pub mod board;
+pub mod clock;
+pub mod engine;
+pub mod forward;
+pub mod ingest;
+pub mod notify;
+pub mod run;
+pub mod schedule;
+pub mod sinks;
+pub mod stream;
+pub mod tally;
+pub mod walk;

@@ -25,7 +25,7 @@ pub fn opener(
         SinkKind::Stdout(options) => {
             let format = format(options.format, options.include_raw);
             Arc::new(move |_| {
-                let sink: Box<dyn Sink> = Box::new(stdout::StdoutSink::new(stdout(), format));
+                let sink: Box<dyn Sink> = Box::new(stdout::StreamSink::new(stdout(), format));
                 Box::pin(async move { Ok((sink, Receipt::default())) })
             })
         }

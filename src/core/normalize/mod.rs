@@ -309,3 +309,10 @@ fn unreadable(error: &serde_json::Error) -> Unreadable {
         _ => Unreadable::NotJson { line: error.line(), column: error.column() },
     }
 }
+
+/// When a raw event happened, by its own word: for callers that need nothing else of it.
+pub fn event_time(raw: &str) -> Option<UtcMillis> {
+    let (_, token) = super::json::fields(raw)?.find(|(name, _)| *name == "timestamp")?;
+    UtcMillis::parse(&super::json::scalar(token)?)
+}
+

@@ -1,0 +1,103 @@
+//! How a command ends: the table of exit codes, and the one printer of failures.
+//! It exists so that a script, systemd and a person each learn what happened and what to do next.
+
+use crate::config::ConfigError;
+use crate::daemon::ask::Halt;
+use crate::daemon::engine::SetupError;
+use crate::daemon::stream::hint;
+use crate::source::{RefusalKind, SourceError};
+use crate::store::StoreError;
+use std::process::ExitCode;
+
+/// The exit codes, as the README lists them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Code {
+    /// A defect of sparkspool.
+    Bug = 1,
+    /// The command line cannot be meant.
+    Usage = 2,
+    /// Something is missing that the command could not mend.
+    Incomplete = 65,
+    /// The API or a sink cannot be used now.
+    Unavailable = 69,
+    /// The store is in use by another process, or cannot be written.
+    Store = 73,
+    /// The API refuses the key.
+    Key = 77,
+    /// The configuration cannot be used.
+    Config = 78,
+}
+
+/// A failure, ready to be printed.
+#[derive(Debug)]
+pub struct Failure {
+    /// How the process exits.
+    pub code: Code,
+    /// What happened; may have several lines. Empty where everything was said already.
+    pub what: String,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a hint.
+    pub fn new(code: Code, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, what: what.into(), hint: Some(hint.into()) }
+    }
+
+    /// Prints it to stderr and gives the code.
+    pub fn report(&self) -> ExitCode {
+        if !self.what.is_empty() {
+            eprintln!("error: {}", self.what.trim_end());
+        }
+        if let Some(hint) = &self.hint {
+            eprintln!("\nhint: {hint}");
+        }
+        ExitCode::from(self.code as u8)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        // Each message of the store says what to do next.
+        Self { code: Code::Store, what: error.to_string(), hint: None }
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        let hint = match &error {
+            SetupError::Key { source, .. } => source.hint(),
+            SetupError::CaFile { .. } | SetupError::Net { .. } => "correct `ca_file`: it must be PEM text".into(),
+        };
+        Self::new(Code::Config, error.to_string(), hint)
+    }
+}
+
+impl From<Halt> for Failure {
+    fn from(halt: Halt) -> Self {
+        let code = match &halt {
+            Halt::Store(_) => Code::Store,
+            Halt::Source(SourceError::Refused { kind, .. }) => match kind {
+                RefusalKind::Key | RefusalKind::Grant => Code::Key,
+                RefusalKind::Filter | RefusalKind::Query | RefusalKind::Hollow => Code::Config,
+                RefusalKind::Gone | RefusalKind::Tls => Code::Unavailable,
+            },
+            Halt::Source(_) | Halt::TooLarge | Halt::Clock(_) | Halt::Replan(_) => Code::Unavailable,
+            Halt::Stopped => Code::Incomplete,
+        };
+        match halt {
+            Halt::Store(error) => Self { code, what: error.to_string(), hint: None },
+            Halt::Stopped => Self::new(code, "interrupted", "the same command goes on where this one was"),
+            halt => Self::new(code, halt.to_string(), hint(&halt)),
+        }
+    }
+}
+
+/// A configuration's problems, rendered with colours where stderr is a terminal.
+pub fn config_failure(error: &ConfigError) -> Failure {
+    use std::io::IsTerminal as _;
+    let rendered = error.render(std::io::stderr().is_terminal());
+    Failure { code: Code::Config, what: format!("the configuration cannot be used\n{rendered}"), hint: None }
+}
