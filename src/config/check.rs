@@ -39,9 +39,9 @@ impl Checker<'_, '_> {
             DeValue::Array(items) if wants("array") => self.array(items.len(), given, &rule, place),
             DeValue::Table(_) if wants("object") => Some(self.table(&rule, place)),
             found => {
-                let (kind, wanted) = (found.type_str(), suggest::kinds_in_words(&rule));
+                let wanted = suggest::kinds_in_words(&rule);
                 let problem = self.problems.value(place, format!("`{}` must be {wanted}", place.dotted));
-                problem.label(format!("this is {}", suggest::with_article(kind)));
+                problem.label(suggest::found_in_words(found));
                 if let Some(help) = suggest::right_form(given, &rule, place) {
                     problem.help(help);
                 }
@@ -54,8 +54,7 @@ impl Checker<'_, '_> {
         let listed = suggest::listed(choices.iter().map(String::as_str));
         let Some(typed) = place.value?.as_str() else {
             let problem = self.problems.value(place, format!("`{}` must be {listed}", place.dotted));
-            let found = place.value.map_or("nothing", DeValue::type_str);
-            problem.label(format!("this is {}", suggest::with_article(found)));
+            problem.label(place.value.map_or("", suggest::found_in_words));
             if let Some(help) = suggest::right_form(given, rule, place) {
                 problem.help(help);
             }
@@ -127,15 +126,12 @@ impl Checker<'_, '_> {
 
     fn unknown_key(&mut self, key: &str, inner: &Place<'_>, place: &Place<'_>, known: &Map<String, Value>) {
         if place.is_sink() {
-            let (message, help) = suggest::sink_kind(key, inner, known);
-            self.problems.key(inner, message).label("no such kind of sink").help(help);
+            let [message, label, help] = suggest::sink_kind(key, inner, known);
+            self.problems.key(inner, message).label(label).help(help);
             return;
         }
-        let table = suggest::table_in_words(&place.dotted);
-        let problem = self.problems.key(inner, format!("unknown key `{key}` in {table}")).label("unknown key");
-        if let Some(help) = suggest::key(self.schema, key, known) {
-            problem.help(help);
-        }
+        let message = format!("unknown key `{key}` {}", suggest::place_in_words(&place.dotted));
+        self.problems.key(inner, message).label("unknown key").help(suggest::key(self.schema, key, known));
     }
 
     fn missing_keys(&mut self, rule: &Value, known: &Map<String, Value>, place: &Place<'_>) {
@@ -150,8 +146,7 @@ impl Checker<'_, '_> {
                 problem.help(format!("add a table for each, such as `[{key}.all]`"));
                 continue;
             }
-            let table = suggest::table_in_words(&place.dotted);
-            let problem = self.problems.key(place, format!("{table} needs the key `{key}`"));
+            let problem = self.problems.key(place, format!("`[{}]` needs the key `{key}`", place.dotted));
             problem.label(format!("`{key}` is missing"));
             let given = known.get(key).unwrap_or(&Value::Null);
             if let Some(example) = suggest::example(given, suggest::follow(self.schema, given), &inner) {

@@ -22,6 +22,7 @@ pub struct Problem {
     label: String,
     span: Option<Range<usize>>,
     related: Option<(Range<usize>, String)>,
+    hidden: bool,
 }
 
 impl Problem {
@@ -34,6 +35,12 @@ impl Problem {
     /// What to type instead.
     pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Blots out what the caret points at: it may be a secret.
+    pub(super) fn hide(&mut self) -> &mut Self {
+        self.hidden = true;
         self
     }
 
@@ -71,7 +78,17 @@ impl<'t> Problems<'t> {
         let span = span.map(|span| on_one_line(self.text, span));
         let (line, column) = position(self.text, span.as_ref().map_or(0, |span| span.start));
         let (key, message) = (key.to_owned(), message.into());
-        let problem = Problem { message, help: None, key, line, column, label: String::new(), span, related: None };
+        let problem = Problem {
+            message,
+            help: None,
+            key,
+            line,
+            column,
+            label: String::new(),
+            span,
+            related: None,
+            hidden: false,
+        };
         self.found.push(problem);
         let last = self.found.len() - 1;
         &mut self.found[last]
@@ -90,7 +107,10 @@ impl<'t> Problems<'t> {
     /// The report, in the order of the file.
     pub(super) fn into_report(mut self, file_name: &str) -> Report {
         self.found.sort_by_key(|problem| problem.span.as_ref().map_or(0, |span| span.start));
-        Report { file_name: file_name.to_owned(), text: without_secrets(self.text), problems: self.found }
+        let hidden: Vec<_> =
+            self.found.iter().filter(|problem| problem.hidden).filter_map(|problem| problem.span.clone()).collect();
+        let text = without_secrets(self.text, &hidden);
+        Report { file_name: file_name.to_owned(), text, problems: self.found }
     }
 }
 
@@ -185,8 +205,9 @@ fn position(text: &str, at: usize) -> (usize, usize) {
 /// Blots out, byte for byte, whatever may be a secret: values of keys that are named like one, credentials in a URL,
 /// and long runs of hexadecimal digits (a SparkPost key is forty of them). An error shows lines of the file, and logs
 /// keep errors. It works on the text, because a file that is no valid TOML must not betray its key either.
-fn without_secrets(text: &str) -> String {
+fn without_secrets(text: &str, hidden: &[Range<usize>]) -> String {
     let mut bytes = text.as_bytes().to_vec();
+    hidden.iter().for_each(|range| bytes[range.clone()].fill(b'*'));
     let mut line_start = 0;
     for line in text.split_inclusive('\n') {
         for secret in secrets_in_line(line.trim_end()) {
@@ -204,7 +225,8 @@ fn secrets_in_line(line: &str) -> Vec<Range<usize>> {
         let name = line[..equals].trim().trim_matches(['"', '\'']).to_lowercase();
         let innocent = name.ends_with("key_env") || name.ends_with("key_file");
         if !innocent && ["key", "token", "secret", "password", "auth"].iter().any(|word| name.contains(word)) {
-            secrets.push(equals + 1..line.len());
+            let value = line[equals + 1..].trim_start();
+            secrets.push(line.len() - value.len()..line.len());
         }
     }
     if let Some(scheme) = line.find("://") {
@@ -239,11 +261,11 @@ mod tests {
         let text = format!(
             "key = \"hunter2\"\nkey_env = \"{hex}\"\nurl = \"https://me:pw@host/x\"\npath = \"a@b\"\nkey_file = \"/k\"\n"
         );
-        let masked = without_secrets(&text);
+        let masked = without_secrets(&text, &[]);
         assert_eq!(
             masked,
             format!(
-                "key =**********\nkey_env = \"{}\"\nurl = \"https://*****@host/x\"\npath = \"a@b\"\nkey_file = \"/k\"\n",
+                "key = *********\nkey_env = \"{}\"\nurl = \"https://*****@host/x\"\npath = \"a@b\"\nkey_file = \"/k\"\n",
                 "*".repeat(40)
             )
         );
@@ -259,7 +281,7 @@ mod tests {
         #[test]
         fn blotting_keeps_every_place(text in "(\\PC|\n){0,60}", near in "(key|url|://|@|=|é|\"|[0-9a-f]{30,40}| |\n){0,12}") {
             for text in [text, near] {
-                let masked = without_secrets(&text);
+                let masked = without_secrets(&text, &[]);
                 prop_assert_eq!(masked.len(), text.len());
                 prop_assert_eq!(masked.matches('\n').count(), text.matches('\n').count());
             }

@@ -38,10 +38,16 @@ pub(super) fn kinds_in_words(rule: &Value) -> String {
     kinds(rule).into_iter().map(word).collect::<Vec<_>>().join(" or ")
 }
 
-pub(super) fn with_article(kind: &str) -> String {
-    match kind {
-        "integer" | "array" => format!("an {kind}"),
-        _ => format!("a {kind}"),
+/// What was typed, in the same words.
+pub(super) fn found_in_words(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "this is a string",
+        DeValue::Integer(_) => "this is an integer",
+        DeValue::Float(_) => "this is a decimal number",
+        DeValue::Boolean(_) => "this is true or false",
+        DeValue::Datetime(_) => "this is a date or time",
+        DeValue::Array(_) => "this is a list",
+        DeValue::Table(_) => "this is a table",
     }
 }
 
@@ -55,9 +61,9 @@ pub(super) fn listed<'a>(words: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// The name of a table in a sentence.
-pub(super) fn table_in_words(dotted: &str) -> String {
-    if dotted.is_empty() { "the file's top level".to_owned() } else { format!("`[{dotted}]`") }
+/// Where a key stands, in a sentence.
+pub(super) fn place_in_words(dotted: &str) -> String {
+    if dotted.is_empty() { "at the top level".to_owned() } else { format!("in `[{dotted}]`") }
 }
 
 /// `` `key = value` ``, from the schema's example or default.
@@ -90,6 +96,10 @@ pub(super) fn right_form(given: &Value, rule: &Value, place: &Place<'_>) -> Opti
             }
             _ => like(),
         },
+        _ if wanted.contains(&"object") && place.depth == 2 => {
+            let table = place.dotted.split('.').next().unwrap_or_default();
+            Some(format!("give it a name, and put `{key}` below that: `[{table}.NAME]`"))
+        }
         _ if wanted.contains(&"object") && rule.get("additionalProperties").is_some_and(Value::is_object) => {
             Some(format!("entries have names: `[{}.NAME]`", place.dotted))
         }
@@ -99,23 +109,26 @@ pub(super) fn right_form(given: &Value, rule: &Value, place: &Place<'_>) -> Opti
 }
 
 /// What is said about a kind of sink that this build does not have.
-pub(super) fn sink_kind(key: &str, place: &Place<'_>, known: &Map<String, Value>) -> (String, String) {
+/// Message, label and help, in this order.
+pub(super) fn sink_kind(key: &str, place: &Place<'_>, known: &Map<String, Value>) -> [String; 3] {
     let kinds: Vec<&str> = known.keys().map(String::as_str).collect();
     let name = place.dotted.strip_suffix(key).map_or("sinks.NAME", |before| before.trim_end_matches('.'));
     if let Some(kind) = place.value.filter(|_| key == "type").and_then(DeValue::as_str) {
         let kind = kinds.iter().find(|known| **known == kind).unwrap_or(&kinds[0]);
-        return ("a sink's kind is part of its table's name".to_owned(), format!("write `[{name}.{kind}]`"));
+        let message = "a sink's kind is part of its table's name".to_owned();
+        return [message, "not here".to_owned(), format!("write `[{name}.{kind}]`")];
     }
     if !place.value.is_some_and(DeValue::is_table) {
-        let options = format!("write the kind into the table's name, as in `[{name}.file]`, and its keys below");
-        return (format!("`{key}` stands outside of the sink's kind"), options);
+        let help = format!("write the kind into the table's name, as in `[{name}.file]`, and its keys below");
+        return [format!("`{key}` stands outside of the sink's kind"), "of no kind".to_owned(), help];
     }
     let have = kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
-    match nearest(key, kinds.iter().copied()) {
+    let (message, help) = match nearest(key, kinds.iter().copied()) {
         Some(meant) => (format!("there is no `{key}` sink"), format!("did you mean `{meant}`?")),
         None if LATER_KINDS.contains(&key) => (format!("this build has no `{key}` sink"), format!("it has {have}")),
         None => (format!("there is no `{key}` sink"), format!("this build has {have}")),
-    }
+    };
+    [message, "no such kind of sink".to_owned(), help]
 }
 
 /// Kinds that other builds have, or will have.
@@ -160,20 +173,22 @@ const MEANT: &[(&str, &[&str])] = &[
 ];
 
 /// What to do about an unknown key: a slip of the fingers, another table's key, or another word for one.
-pub(super) fn key(schema: &Value, typed: &str, known: &Map<String, Value>) -> Option<String> {
+pub(super) fn key(schema: &Value, typed: &str, known: &Map<String, Value>) -> String {
     let near = nearest(typed, known.keys().map(String::as_str));
     let homes = homes(schema, typed);
     if homes.is_empty() || near.is_some_and(|near| near.len().abs_diff(typed.len()) <= 1) {
         let by_word = || MEANT.iter().find(|(key, words)| known.contains_key(*key) && words.contains(&typed));
-        return near.or_else(|| by_word().map(|(key, _)| *key)).map(|meant| match meant {
-            "key_env" => {
-                "a key is not written into the file: name its variable with `key_env` or its file with `key_file`"
+        return match near.or_else(|| by_word().map(|(key, _)| *key)) {
+            Some("key_env") if !typed.contains("env") => {
+                "a key is not written into the file: name its variable with `key_env`, or its file with `key_file`"
                     .to_owned()
             }
-            _ => format!("did you mean `{meant}`?"),
-        });
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None if known.is_empty() => "no key belongs here yet".to_owned(),
+            None => format!("the keys here are {}", known.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        };
     }
-    Some(format!("`{typed}` belongs {}", homes.join(" or ")))
+    format!("`{typed}` belongs {}", homes.join(" or "))
 }
 
 /// The tables that know a key of this name.
@@ -187,9 +202,9 @@ fn collect_homes(schema: &Value, given: &Value, table: &str, wanted: &str, found
     let rule = follow(schema, given);
     for (name, inner) in rule.get("properties").and_then(Value::as_object).into_iter().flatten() {
         if name == wanted && table.is_empty() {
-            found.push("to the top of the file, before the first table".to_owned());
+            found.push("at the top of the file, before the first table".to_owned());
         } else if name == wanted && !table.starts_with("accounts") {
-            found.push(format!("into `[{table}]`"));
+            found.push(format!("in `[{table}]`"));
         }
         let path = if table.is_empty() { name.clone() } else { format!("{table}.{name}") };
         collect_homes(schema, inner, &path, wanted, found);
@@ -211,11 +226,15 @@ fn literal(value: &Value) -> String {
 pub(super) fn syntax(problem: &mut Problem, message: &str) {
     let first = message.split(", expected").next().unwrap_or(message);
     let (label, help) = match first {
-        "string values must be quoted" => ("text stands in quotes", Some("write `key = \"text\"`")),
-        "duplicate key" => ("given twice", Some("leave one of them out")),
-        "invalid basic string" => ("the closing quote is missing", Some("text ends on its line: `key = \"text\"`")),
-        _ => (message, None),
+        "string values must be quoted" => ("a value is missing, or a text without quotes", "write `key = \"text\"`"),
+        "duplicate key" => ("given twice", "leave one of them out"),
+        "invalid basic string" => ("the closing quote is missing", "a text ends on its line: `key = \"text\"`"),
+        "unclosed table" => ("the bracket is not closed", "write the name of a table as `[name]`"),
+        "unclosed array" => ("the list is not closed", "write a list as `[\"a\", \"b\"]`"),
+        _ => (message, ""),
     };
     problem.label(label);
-    help.map(|help| problem.help(help));
+    if !help.is_empty() {
+        problem.help(help);
+    }
 }

@@ -126,15 +126,13 @@ pub fn duration_text(span: Millis) -> String {
     if rest == 0 {
         return "0s".to_owned();
     }
-    let mut text = String::new();
     // Weeks are read but not written: people think of `10d`, not of `1w3d`.
-    for (name, worth) in &TIME_UNITS[1..] {
-        if rest >= *worth {
-            text += &format!("{}{name}", rest / worth);
-            rest %= worth;
-        }
-    }
-    text
+    let parts = TIME_UNITS[1..].iter().map(|(name, worth)| {
+        let count = rest / worth;
+        rest %= worth;
+        if count == 0 { String::new() } else { format!("{count}{name}") }
+    });
+    parts.collect()
 }
 
 /// The shortest single-unit text that [`parse_size`] reads back as exactly `bytes`.

@@ -24,7 +24,10 @@ fn good(text: &str) -> Config {
 /// What a user sees for a file with this content.
 #[track_caller]
 fn report(text: &str) -> String {
-    parse(text).map(|config| panic!("accepted: {config:?}")).unwrap_or_else(|error: ConfigError| error.render(false))
+    match parse(text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(error) => error.render(false),
+    }
 }
 
 /// A right file around what is tried out.
@@ -140,7 +143,7 @@ fn without_a_file_there_is_one_stream_of_everything_on_stdout() {
 #[test]
 fn the_example_is_right_and_shows_the_true_defaults() {
     let as_shipped = good(EXAMPLE);
-    let activated: String = EXAMPLE.lines().map(|line| format!("{}\n", activate(line).unwrap_or(line))).collect();
+    let activated = EXAMPLE.lines().map(|line| activate(line).unwrap_or(line)).collect::<Vec<_>>().join("\n");
     let shown = good(&activated);
     let mut account = shown.accounts["default"].clone();
     assert!(account.ca_file.take().is_some());
@@ -245,10 +248,7 @@ fn no_report_betrays_a_secret_or_moves_the_terminal() {
         "[api]\nkey_env = \"hunter2-\"\n",
     ] {
         let shown = report(text);
-        // A variable's wrong name is shown in its line, where it is not taken for a key; the message never repeats it.
-        let titles: Vec<&str> = shown.lines().filter(|line| !line.contains(" | ")).collect();
-        assert!(!titles.concat().contains("hunter2"), "{shown}");
-        assert!(text.contains("hunter2-") || text.contains("\"a:hunter2@") || !shown.contains("hunter2"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
     assert!(!report("\"a\\u001b[31mb\" = 1\n").contains('\u{1b}'));
     assert!(!report("\"x\u{7}\" = \"\u{1b}[31m\"\n").contains('\u{1b}'));
@@ -278,7 +278,7 @@ fn a_file_that_cannot_be_read_says_so() {
 
 #[test]
 fn many_problems_are_counted_not_drawn() {
-    let text: String = (0..500).map(|n| format!("key_{n} = 1\n")).collect();
+    let text = (0..500).map(|n| format!("key_{n} = 1")).collect::<Vec<_>>().join("\n");
     let error = parse(&text).unwrap_err();
     assert_eq!(error.problems().len(), 501);
     let shown = error.render(false);

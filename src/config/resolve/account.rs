@@ -79,8 +79,8 @@ fn key(name: &str, raw: &RawAccount, place: &Place<'_>, env: &Env<'_>, read: &mu
             if !is_variable(variable) {
                 // What stands here may be the key itself: it is not repeated.
                 let problem = read.value(&env_place, format!("`{}` is not the name of a variable", env_place.dotted));
-                problem.label("letters, digits and `_` only, no digit first").help(format!(
-                    "the key itself does not belong into this file: write `key_env = \"{DEFAULT_KEY_ENV}\"` and export it"
+                problem.hide().label("not shown: it may be the key itself").help(format!(
+                    "the key does not belong in this file: write `key_env = \"{DEFAULT_KEY_ENV}\"` and export that"
                 ));
             }
             KeySource::Env(variable.clone())
@@ -100,11 +100,11 @@ fn default_key(name: &str, env: &Env<'_>) -> KeySource {
     }
 }
 
-/// Forty hexadecimal digits are a valid name for a variable, but they are what a SparkPost key looks like.
+/// Letters, digits and `_`, no digit first; and not what a SparkPost key looks like, forty hexadecimal digits.
 fn is_variable(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let looks_like_key = name.len() >= 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    !name.is_empty() && name.bytes().all(allowed) && !name.as_bytes()[0].is_ascii_digit() && !looks_like_key
+    name.bytes().all(allowed) && name.bytes().next().is_some_and(|b| !b.is_ascii_digit()) && !looks_like_key
 }
 
 fn url(raw: &RawAccount, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Url {
@@ -113,10 +113,17 @@ fn url(raw: &RawAccount, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Url {
     let url = match Url::parse(&raw.url) {
         Ok(url) if url.has_host() || matches!(url.scheme(), "http" | "https") => url,
         parsed => {
-            let why = parsed.err().map_or("it names no host".to_owned(), |error| error.to_string());
+            let why = match parsed {
+                Err(_) if !raw.url.contains("://") => "it does not begin with `https://`".to_owned(),
+                Err(error) => error.to_string(),
+                Ok(_) => "it names no host".to_owned(),
+            };
             let problem = read.value(&place, format!("`{}` is not a URL", place.dotted)).label(why);
-            // Never a text with an `@`: it may hold a password.
-            match with_scheme().filter(|_| !raw.url.contains('@')) {
+            let may_hold_a_password = raw.url.contains('@');
+            if may_hold_a_password {
+                problem.hide();
+            }
+            match with_scheme().filter(|_| !may_hold_a_password) {
                 Some(url) => problem.help(format!("did you mean `{}`?", origin(&url))),
                 None => problem.help(format!("write the origin of the API, such as `{DEFAULT_URL}`")),
             };
@@ -129,7 +136,7 @@ fn url(raw: &RawAccount, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Url {
         problem.help(format!("write the origin of the API, such as `{DEFAULT_URL}`"));
     } else if !url.username().is_empty() || url.password().is_some() {
         let problem = read.value(&place, format!("`{}` must not carry a user name or password", place.dotted));
-        problem.label("they are not shown here").help(format!(
+        problem.hide().label("not shown").help(format!(
             "write `url = \"{}\"` and name the key's variable with `key_env` or its file with `key_file`",
             origin(&url)
         ));

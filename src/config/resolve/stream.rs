@@ -2,10 +2,13 @@
 //! of a configuration's meaning is, and where a mistake would be silent: a wrong filter or schedule just captures less.
 
 use super::Reader;
+use super::account::DEFAULT;
 use crate::config::document::Place;
 use crate::config::nearest::nearest;
 use crate::config::raw::{RawConfig, RawFilterValue, RawStream};
 use crate::config::resolved::{Account, DialectChoice, Schedule, Start, Stream};
+use crate::core::duration::parse_duration;
+use crate::core::schedule::ScheduleError;
 use crate::core::time::{DAY, MINUTE, SECOND, UtcMillis};
 use crate::source::sparkpost::filter;
 use jiff::tz::TimeZone;
@@ -49,7 +52,8 @@ fn account_of(
     read: &mut Reader<'_, '_>,
 ) -> DialectChoice {
     let typed = place.key("account");
-    let other = config.accounts.keys().next().filter(|_| !typed.is_typed() && config.api.is_none());
+    let other =
+        config.accounts.keys().find(|name| *name != DEFAULT).filter(|_| !typed.is_typed() && config.api.is_none());
     if let Some(other) = other {
         let problem = read.problems.key(place, format!("`{}` does not say which account to ask", place.dotted));
         problem.label("there are `[accounts]`, but no `[api]`").help(format!("write `account = {other:?}`"));
@@ -73,7 +77,8 @@ fn schedule(raw: &RawStream, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Sc
     match Schedule::cron(typed, zone) {
         Ok(schedule) => schedule,
         Err(error) => {
-            let problem = read.value(&cron_place, format!("`{}` is not a cron expression", cron_place.dotted));
+            let what = if error == ScheduleError::Never { "is never due" } else { "is not a cron expression" };
+            let problem = read.value(&cron_place, format!("`{}` {what}", cron_place.dotted));
             problem.label(error.to_string()).help(error.hint());
             Schedule::Every(MINUTE)
         }
@@ -109,7 +114,8 @@ fn start(typed: &str, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Start {
         return Start::Now;
     }
     let looks_like_date = typed.len() > 8 && typed.as_bytes()[4] == b'-';
-    if !looks_like_date {
+    let looks_like_span = !looks_like_date && typed.starts_with(|c: char| c.is_ascii_digit());
+    if looks_like_span || parse_duration(typed).is_ok() {
         return Start::Ago(read.duration(typed, place, SECOND..=RETENTION));
     }
     let zoned = typed.ends_with(['Z', 'z']) || typed.get(11..).is_some_and(|time| time.contains(['+', '-']));
@@ -118,11 +124,11 @@ fn start(typed: &str, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Start {
     }
     let completed = [format!("{typed}Z"), format!("{typed}T00:00:00Z")];
     let meant = completed.iter().find(|text| UtcMillis::parse(text).is_some()).filter(|_| !zoned);
-    let problem = read.value(place, format!("`{}` is not an instant", place.dotted));
+    let problem = read.value(place, format!("`{}` names no point in time", place.dotted));
     match meant {
         Some(meant) => problem.label("no time zone").help(format!("for UTC, write {meant:?}")),
         None => problem
-            .label("no such instant")
+            .label(if looks_like_date { "no such instant" } else { "no duration, no instant, not \"now\"" })
             .help("write a duration such as \"10d\", \"now\", or an instant such as \"2026-11-12T00:00:00Z\""),
     };
     Start::Now
