@@ -245,6 +245,8 @@ fn no_report_betrays_a_secret_or_moves_the_terminal() {
         "[api]\nurl = \"https://hunter2@\"\n",
         "[api]\nurl = \"https://a:hunter2@host/\"\n",
         "[api]\nurl = \"a:hunter2@host\"\n",
+        "[api]\nurl = \"https:\\\\a:hunter2@host/\"\n",
+        "[api]\nurl = \"https://host/?k=hunter2\"\n",
         "[api]\nkey_env = \"hunter2-\"\n",
     ] {
         let shown = report(text);
@@ -410,6 +412,8 @@ mod any_text {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
         #[test]
         fn never_panics(text in "(\\PC|\n){0,80}", toml in "([a-z.\"'\\[\\]{}=,#0-9T:Z-]|\n| ){0,80}") {
             answers(&text)?;
