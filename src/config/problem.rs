@@ -224,8 +224,9 @@ fn secrets_in_line(line: &str) -> Vec<Range<usize>> {
     if let Some(equals) = line.find('=') {
         let name = line[..equals].trim().trim_matches(['"', '\'']).to_lowercase();
         let innocent = name.ends_with("key_env") || name.ends_with("key_file");
-        if !innocent && ["key", "token", "secret", "password", "auth"].iter().any(|word| name.contains(word)) {
-            let value = line[equals + 1..].trim_start();
+        let value = line[equals + 1..].trim_start();
+        let named_so = ["key", "token", "secret", "password", "auth"].iter().any(|word| name.contains(word));
+        if (named_so && !innocent) || (name.ends_with("url") && value.contains('@')) {
             secrets.push(line.len() - value.len()..line.len());
         }
     }
@@ -259,13 +260,13 @@ mod tests {
     fn secrets_are_blotted_out_and_nothing_else_is() {
         let hex = "0123456789abcdef0123456789abcdef01234567";
         let text = format!(
-            "key = \"hunter2\"\nkey_env = \"{hex}\"\nurl = \"https://me:pw@host/x\"\npath = \"a@b\"\nkey_file = \"/k\"\n"
+            "key = \"hunter2\"\nkey_env = \"{hex}\"\nsee = \"https://me:pw@host/x\"\npath = \"a@b\"\nkey_file = \"/k\"\n"
         );
         let masked = without_secrets(&text, &[]);
         assert_eq!(
             masked,
             format!(
-                "key = *********\nkey_env = \"{}\"\nurl = \"https://*****@host/x\"\npath = \"a@b\"\nkey_file = \"/k\"\n",
+                "key = *********\nkey_env = \"{}\"\nsee = \"https://*****@host/x\"\npath = \"a@b\"\nkey_file = \"/k\"\n",
                 "*".repeat(40)
             )
         );

@@ -246,6 +246,8 @@ fn no_report_betrays_a_secret_or_moves_the_terminal() {
         "[api]\nurl = \"https://a:hunter2@host/\"\n",
         "[api]\nurl = \"a:hunter2@host\"\n",
         "[api]\nurl = \"https:\\\\a:hunter2@host/\"\n",
+        "[api]\nurl = \"https:\\q\\a:hunter2@host/\"\n",
+        "[api]\nurl = a:hunter2@host\n",
         "[api]\nurl = \"https://host/?k=hunter2\"\n",
         "[api]\nkey_env = \"hunter2-\"\n",
     ] {
