@@ -50,6 +50,7 @@ const MAPPED: &[(&str, &str)] = &[
     ("rcpt_meta", "/metadata/segments/1"),
     ("rcpt_tags", "/tags/1"),
     ("rcpt_to", "/recipient"),
+    ("rcpt_type", "/recipient_type"),
     ("reason", "/bounce/reason"),
     ("recipient_domain", "/recipient_domain"),
     ("report_by", "/complaint/by"),
@@ -68,6 +69,7 @@ const MAPPED: &[(&str, &str)] = &[
     ("transmission_id", "/transmission_id"),
     ("type", "/source_type"),
     ("user_agent", "/engagement/user_agent"),
+    ("user_agent_parsed", "/engagement/prefetched"),
 ];
 
 fn line(raw: &str, format: Format) -> (String, Noted) {
@@ -221,7 +223,7 @@ fn the_mapping_tested_here_is_the_whole_mapping() {
     // Any field that changes the output is in MAPPED; any that is in MAPPED exists.
     let (bare, _) = normalized(r#"{"type":"bounce"}"#);
     for field in Field::ALL.iter().filter(|field| **field != Field::Type) {
-        for value in [json!("1"), json!({"city": "x"}), json!(["x"])] {
+        for value in [json!("1"), json!({"city": "x", "is_proxy": true}), json!(["x"])] {
             let (mut out, _) = normalized(&json!({"type": "bounce", (field.name()): value}).to_string());
             out["id"] = bare["id"].clone();
             let listed = MAPPED.iter().any(|(name, _)| *name == field.name()) || *field == Field::IpAddress;
@@ -336,6 +338,8 @@ fn a_failure_is_explained_on_every_type_that_has_one() {
     assert_eq!(unlisted["bounce"], json!({"class": 77, "category": "undetermined", "out_of_band": false}));
     let (classless, _) = normalized(r#"{"type":"generation_failure","error_code":554}"#);
     assert_eq!(classless["bounce"], json!({"code": 554, "out_of_band": false}));
+    let (silent, _) = normalized(r#"{"type":"out_of_band"}"#);
+    assert_eq!(silent["bounce"], json!({"out_of_band": true}));
     assert_eq!(normalized(r#"{"type":"delivery"}"#).0.get("bounce"), None);
 }
 
@@ -456,6 +460,17 @@ fn any_event() -> impl Strategy<Value = Value> {
             Value::Object(event)
         },
     )
+}
+
+#[test]
+fn hostile_nesting_is_written_out_without_overflow() {
+    let deep = format!("{}0{}", "{\"0\":[".repeat(50_000), "]}".repeat(50_000));
+    let raw =
+        format!("{{\"type\":\"open\",\"rcpt_meta\":{{\"x\":{deep}}},\"rcpt_tags\":[{deep},\"a\"],\"new\":{deep}}}");
+    let (text, noted) = line(&raw, Format::Normalized { raw: false });
+    assert_eq!(noted, Noted { unknown_fields: 1, ..Noted::default() });
+    assert!(text.contains(r#","tags":["a"]"#));
+    serde_json::from_str::<&RawValue>(&text).unwrap();
 }
 
 proptest! {

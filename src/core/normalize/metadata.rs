@@ -1,10 +1,9 @@
 //! The sender's own metadata, handed on as it was meant: the legacy API spells an array as an object of indexes.
 //! It exists so that one message's metadata has one shape, whichever of the two APIs it was read from.
 
+use super::value::for_each_member;
 use memchr::memmem;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::fmt;
 
 /// The JSON text of `rcpt_meta`, an object.
 ///
@@ -30,7 +29,8 @@ fn write_value(token: &str, outermost: bool, depth_left: u32, out: &mut Vec<u8>)
     let opened = if may_hold_index_map { token.as_bytes().first() } else { None };
     match opened {
         Some(b'{') => {
-            if let Ok(members) = serde_json::Deserializer::from_str(token).deserialize_map(Pairs) {
+            let mut members = Vec::new();
+            if for_each_member(token, |name, value| members.push((name, value))).is_ok() {
                 return write_members(&members, outermost, depth_left - 1, out);
             }
         }
@@ -83,25 +83,6 @@ fn items_of_index_map<'t>(members: &[(&str, &'t str)]) -> Option<Vec<&'t str>> {
         }
     }
     items.into_iter().collect::<Option<Vec<_>>>().filter(|items| !items.is_empty())
-}
-
-/// Reads an object as pairs of a name, quotes included, and a value, both as written.
-struct Pairs;
-
-impl<'de> Visitor<'de> for Pairs {
-    type Value = Vec<(&'de str, &'de str)>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut pairs = Vec::new();
-        while let Some((name, value)) = members.next_entry::<&'de RawValue, &'de RawValue>()? {
-            pairs.push((name.get(), value.get()));
-        }
-        Ok(pairs)
-    }
 }
 
 #[cfg(test)]

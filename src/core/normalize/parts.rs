@@ -5,13 +5,10 @@ use super::Normalized;
 use super::value::{self, Text};
 use crate::core::bounce::{self, Category};
 use crate::core::catalogue::Field;
-use serde::de::{Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::fmt;
 
-/// Why a message was refused, bounced or delayed. Present wherever the event gives a class, a code or a reason, and
-/// therefore on `deferred`, `dropped`, `generation_*` and `relay_*` too: its presence alone is no bounce.
+/// Why a message was refused, bounced or delayed. Present on every `bounced` event, and wherever one gives a class, a
+/// code or a reason, therefore on `deferred`, `dropped`, `generation_*` and `relay_*` too: its presence alone is no bounce.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounce<'a> {
     /// The classification code. A `deferred` event may well carry a hard one.
@@ -42,7 +39,8 @@ impl<'a> Bounce<'a> {
             raw_reason: event.text(Field::RawReason),
             out_of_band: event.event_type().is_some_and(|known| known.source == "out_of_band"),
         };
-        let told = bounce.class.is_some() || bounce.code.is_some();
+        let bounced = event.event_type().is_some_and(|known| known.name == "bounced");
+        let told = bounced || bounce.class.is_some() || bounce.code.is_some();
         (told || bounce.reason.is_some() || bounce.raw_reason.is_some()).then_some(bounce)
     }
 }
@@ -62,6 +60,12 @@ pub struct Engagement<'a> {
     pub initial: Option<bool>,
     /// On opens and clicks: whether it happened in the AMP part.
     pub amp: Option<bool>,
+    /// Whether it came from a mobile device.
+    pub mobile: Option<bool>,
+    /// Whether a proxy asked, on behalf of whoever reads.
+    pub proxy: Option<bool>,
+    /// Whether a machine asked ahead of any reader, as privacy protection in mail clients does: no proof of reading.
+    pub prefetched: Option<bool>,
     /// Where the address is believed to be.
     pub geo: Option<Geo<'a>>,
 }
@@ -69,6 +73,7 @@ pub struct Engagement<'a> {
 impl<'a> Engagement<'a> {
     pub(super) fn of(event: &Normalized<'a>) -> Option<Self> {
         let tracking = event.event_type().and_then(|known| known.tracking);
+        let agent = event.token(Field::UserAgentParsed).map(Agent::of).unwrap_or_default();
         let engagement = Self {
             ip: event.text(Field::IpAddress).filter(|_| ip_is_the_recipients(event)),
             user_agent: event.text(Field::UserAgent),
@@ -76,11 +81,16 @@ impl<'a> Engagement<'a> {
             link_name: event.text(Field::TargetLinkName),
             initial: tracking.and_then(|tracking| tracking.initial),
             amp: tracking.map(|tracking| tracking.amp),
+            mobile: agent.mobile,
+            proxy: agent.proxy,
+            prefetched: agent.prefetched,
             geo: event.token(Field::GeoIp).and_then(Geo::of),
         };
         let linked = engagement.url.is_some() || engagement.link_name.is_some();
         let located = engagement.ip.is_some() || engagement.geo.is_some();
-        (tracking.is_some() || linked || located || engagement.user_agent.is_some()).then_some(engagement)
+        let parsed = agent.mobile.is_some() || agent.proxy.is_some() || agent.prefetched.is_some();
+        let agent_known = parsed || engagement.user_agent.is_some();
+        (tracking.is_some() || linked || located || agent_known).then_some(engagement)
     }
 }
 
@@ -108,40 +118,52 @@ pub struct Geo<'a> {
 }
 
 impl<'a> Geo<'a> {
-    /// `token` is a JSON object. Latitude and longitude are strings in the legacy API and numbers in the Events API.
-    fn of(token: &'a str) -> Option<Self> {
-        let geo = serde_json::Deserializer::from_str(token).deserialize_map(Places(Self::default())).ok()?;
+    /// `object` is a JSON object. Latitude and longitude are strings in the legacy API and numbers in the Events API.
+    fn of(object: &'a str) -> Option<Self> {
+        let mut geo = Self::default();
+        for_each_named(object, |name, value| {
+            let text = Text::of_token(value).filter(|text| !text.is_empty());
+            match name {
+                "country" => geo.country = text,
+                "region" => geo.region = text,
+                "city" => geo.city = text,
+                "latitude" => geo.latitude = value::number(value),
+                "longitude" => geo.longitude = value::number(value),
+                _ => {}
+            }
+        });
         let named = geo.country.is_some() || geo.region.is_some() || geo.city.is_some();
         (named || geo.latitude.is_some() || geo.longitude.is_some()).then_some(geo)
     }
 }
 
-struct Places<'a>(Geo<'a>);
+/// What the provider makes of a user agent. The members are known from events of 2023 and later.
+#[derive(Clone, Copy, Default)]
+struct Agent {
+    mobile: Option<bool>,
+    proxy: Option<bool>,
+    prefetched: Option<bool>,
+}
 
-impl<'de> Visitor<'de> for Places<'de> {
-    type Value = Geo<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+impl Agent {
+    fn of(object: &str) -> Self {
+        let mut agent = Self::default();
+        for_each_named(object, |name, value| match name {
+            "is_mobile" => agent.mobile = value::flag(value),
+            "is_proxy" => agent.proxy = value::flag(value),
+            "is_prefetched" => agent.prefetched = value::flag(value),
+            _ => {}
+        });
+        agent
     }
+}
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Geo<'de>, A::Error> {
-        let mut geo = self.0;
-        while let Some((name, value)) = members.next_entry::<&RawValue, &'de RawValue>()? {
-            let name = Text::of_token(name.get()).map(Text::decode);
-            let text = Text::of_token(value.get()).filter(|text| !text.is_empty());
-            let number = value::number(value.get());
-            match name.as_ref().map(Cow::as_ref) {
-                Some("country") => geo.country = text,
-                Some("region") => geo.region = text,
-                Some("city") => geo.city = text,
-                Some("latitude") => geo.latitude = number,
-                Some("longitude") => geo.longitude = number,
-                _ => {}
-            }
-        }
-        Ok(geo)
-    }
+fn for_each_named<'a>(object: &'a str, mut each: impl FnMut(&str, &'a str)) {
+    // The object was read once already, as part of the event: it cannot fail here.
+    let _ = value::for_each_member(object, |name, value| {
+        let name = Text::of_token(name).map_or(Cow::Borrowed(""), Text::decode);
+        each(&name, value);
+    });
 }
 
 /// A complaint, as the feedback loop reported it.

@@ -75,6 +75,7 @@ fn message() -> Value {
     json!({
         "recipient": text("The envelope recipient."),
         "recipient_domain": text("The recipient's domain, else the domain the message was routed to."),
+        "recipient_type": text("cc, bcc or archive, for a copy; absent for the recipient in To."),
         "sender": text("The From address."),
         "sending_domain": text("The domain of the From address."),
         "subject": text("The subject; may be empty."),
@@ -117,6 +118,9 @@ fn parts() -> Value {
             "link_name": text("The name the sender gave the link."),
             "initial": flag("On opens: the pixel at the top of the message, not the one at its end."),
             "amp": flag("On opens and clicks: in the AMP part."),
+            "mobile": flag("From a mobile device."),
+            "proxy": flag("By a proxy, on behalf of whoever reads."),
+            "prefetched": flag("By a machine ahead of any reader, as mail privacy protection does: no proof of reading."),
             "geo": object(json!({
                 "country": text("Country code."),
                 "region": text("Region code."),

@@ -3,7 +3,10 @@
 
 use crate::core::catalogue::Field;
 use crate::core::time::UtcMillis;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::fmt;
 
 /// Text as it stands between the quotes of a JSON string, escapes included. Where the API sent a number instead, the
 /// number as written, so that no digit of an id is lost.
@@ -59,12 +62,12 @@ impl<'a> Text<'a> {
 struct ByteText(Vec<u8>);
 
 impl<'de> serde::Deserialize<'de> for ByteText {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
-        impl serde::de::Visitor<'_> for Bytes {
+        impl Visitor<'_> for Bytes {
             type Value = ByteText;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
@@ -74,6 +77,26 @@ impl<'de> serde::Deserialize<'de> for ByteText {
         }
         deserializer.deserialize_bytes(Bytes)
     }
+}
+
+/// Hands over the name (quotes included) and the value of each member of `object`, a JSON object, as written.
+pub(super) fn for_each_member<'a>(object: &'a str, each: impl FnMut(&'a str, &'a str)) -> serde_json::Result<()> {
+    struct Each<F>(F);
+    impl<'de, F: FnMut(&'de str, &'de str)> Visitor<'de> for Each<F> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+            while let Some((name, value)) = members.next_entry::<&'de RawValue, &'de RawValue>()? {
+                self.0(name.get(), value.get());
+            }
+            Ok(())
+        }
+    }
+    serde_json::Deserializer::from_str(object).deserialize_map(Each(each))
 }
 
 /// What a field must be to take part in the normalized event.
@@ -103,12 +126,13 @@ const fn shape(field: Field) -> Shape {
         Field::BounceClass | Field::ErrorCode | Field::NumRetries | Field::QueueTime => Shape::Count,
         Field::Transactional => Shape::Flag,
         Field::Timestamp | Field::InjectionTime => Shape::Time,
-        Field::RcptMeta | Field::GeoIp => Shape::Object,
+        Field::RcptMeta | Field::GeoIp | Field::UserAgentParsed => Shape::Object,
         Field::RcptTags => Shape::List,
         Field::Type
         | Field::EventId
         | Field::RcptTo
         | Field::RawRcptTo
+        | Field::RcptType
         | Field::RecipientDomain
         | Field::RoutingDomain
         | Field::FriendlyFrom

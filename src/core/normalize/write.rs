@@ -93,6 +93,7 @@ impl Normalized<'_> {
         let text = |field| self.text(field);
         object.text(name!("recipient"), self.recipient());
         object.text(name!("recipient_domain"), self.recipient_domain());
+        object.text(name!("recipient_type"), text(Field::RcptType));
         object.text(name!("sender"), text(Field::FriendlyFrom));
         object.text(name!("sending_domain"), text(Field::SendingDomain));
         object.text(name!("subject"), text(Field::Subject));
@@ -206,6 +207,9 @@ impl<'o> Object<'o> {
         object.text(name!("link_name"), engagement.link_name);
         object.flag(name!("initial"), engagement.initial);
         object.flag(name!("amp"), engagement.amp);
+        object.flag(name!("mobile"), engagement.mobile);
+        object.flag(name!("proxy"), engagement.proxy);
+        object.flag(name!("prefetched"), engagement.prefetched);
         object.geo(engagement.geo);
         object.close();
     }
