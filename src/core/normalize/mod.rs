@@ -8,6 +8,12 @@
 //! - `null` is absent, and so is an empty string, except for `subject`. Empty `rcpt_meta` and `rcpt_tags` are kept:
 //!   an event that says "no tags" differs from one that was never enriched.
 //! - A value of a type its field cannot have is left out, counted ([`Normalized::misfits`]), and still in `raw`.
+//! - `rcpt_meta`: below the top, an object whose names are exactly 0 to n-1 is an array again, as the sender wrote it.
+//! - `ip_address` is `engagement.ip` on opens, clicks and whatever else tells of an HTTP request, otherwise
+//!   `delivery_attempt.ip`.
+//! - `raw` is the event byte for byte, except that a line break between two tokens becomes a space, so that one event
+//!   is one line.
+//! - `late` and `late_by_ms` are there only where an event appeared after its minute had been read.
 //! - Where a name occurs twice in one object the last one counts, as in most JSON readers.
 
 mod metadata;
