@@ -465,8 +465,9 @@ fn any_event() -> impl Strategy<Value = Value> {
 #[test]
 fn hostile_nesting_is_written_out_without_overflow() {
     let deep = format!("{}0{}", "{\"0\":[".repeat(50_000), "]}".repeat(50_000));
-    let raw =
-        format!("{{\"type\":\"open\",\"event_id\":\"1\",\"rcpt_meta\":{{\"x\":{deep}}},\"rcpt_tags\":[{deep},\"a\"],\"new\":{deep}}}");
+    let raw = format!(
+        "{{\"type\":\"open\",\"event_id\":\"1\",\"rcpt_meta\":{{\"x\":{deep}}},\"rcpt_tags\":[{deep},\"a\"],\"new\":{deep}}}"
+    );
     let (text, noted) = line(&raw, Format::Normalized { raw: false });
     assert_eq!(noted, Noted { unknown_fields: 1, ..Noted::default() });
     assert!(text.contains(r#","tags":["a"]"#));
