@@ -108,11 +108,31 @@ pub(super) fn open_to_append(path: &Path) -> Result<File, Refusal> {
     opened.explain("open", path)
 }
 
+/// A file that a compressor writes into.
+pub(super) struct Output(File);
+
+impl Output {
+    /// Makes its bytes and length durable.
+    pub(super) fn sync(&self, path: &Path) -> Result<(), Refusal> {
+        sync(&self.0, path)
+    }
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        fuse::torn(bytes.len(), |len| self.0.write_all(&bytes[..len])).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Opens a file afresh, emptying it where it exists.
-pub(super) fn open_to_replace(path: &Path) -> Result<File, Refusal> {
+pub(super) fn open_to_replace(path: &Path) -> Result<Output, Refusal> {
     let opened = fuse::step()
         .and_then(|()| OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path));
-    opened.explain("create", path)
+    opened.map(Output).explain("create", path)
 }
 
 /// Opens a file for reading and writing at will, creating it where it is missing.

@@ -1,7 +1,7 @@
 //! How a file is finished: its final, numbered name and, where wanted, its compression. It exists apart because each
 //! step must leave the disk so that a crash after it can be told from every other, with each event there once.
 
-use super::disk::{self, Explain};
+use super::disk::{self, Explain, Output};
 use super::{Compress, Note};
 use crate::sink::Refusal;
 use std::fs::File;
@@ -122,17 +122,17 @@ fn write_compressed(plain: &Path, partial: &Path, len: u64, compress: Compress) 
         Compress::Gzip | Compress::None => gzip_copy(source, target, len),
     };
     let target = target.explain("compress into", partial)?;
-    disk::sync(&target, partial)
+    target.sync(partial)
 }
 
-fn zstd_copy(source: File, target: File, len: u64) -> io::Result<File> {
+fn zstd_copy(source: File, target: Output, len: u64) -> io::Result<Output> {
     let mut encoder = zstd::stream::write::Encoder::new(target, ZSTD_LEVEL)?;
     encoder.include_checksum(true)?;
     copy_exactly(source, &mut encoder, len)?;
     encoder.finish()
 }
 
-fn gzip_copy(source: File, target: File, len: u64) -> io::Result<File> {
+fn gzip_copy(source: File, target: Output, len: u64) -> io::Result<Output> {
     let mut encoder = flate2::write::GzEncoder::new(target, flate2::Compression::new(GZIP_LEVEL));
     copy_exactly(source, &mut encoder, len)?;
     encoder.finish()

@@ -97,9 +97,10 @@ impl Writer {
         now: UtcMillis,
     ) -> Result<Receipt, Refusal> {
         self.recover()?;
+        self.verify()?;
         self.dirty = true;
         let outcome = self.prepare(targets, now).and_then(|mut next| {
-            self.append(targets, pieces, &mut next)?;
+            append(targets, pieces, &mut next)?;
             Ok(next)
         });
         match outcome {
@@ -120,12 +121,7 @@ impl Writer {
     /// Says whether a batch would be accepted now.
     pub(super) fn check(&mut self) -> Result<(), Refusal> {
         self.recover()?;
-        for (path, entry) in &self.ledger.files {
-            let found = disk::length(Path::new(path))?;
-            if found != Some(entry.len) {
-                finish::gone(path, entry.len, found)?;
-            }
-        }
+        self.verify()?;
         let folder = disk::folder_of(&self.journal_path);
         rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
             .map_err(Into::into)
@@ -159,6 +155,18 @@ impl Writer {
         Ok(())
     }
 
+    /// Looks, without changing any, whether the files are as this writer left them: between two of its writes nobody
+    /// else may have written, and what is longer now is not a tail of its own that may be cut.
+    fn verify(&mut self) -> Result<(), Refusal> {
+        for (path, entry) in self.ledger.files.clone() {
+            let found = disk::length(Path::new(&path))?;
+            if found != Some(entry.len) {
+                self.drop_gone(&path, entry.len, found)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Undoes what an uncommitted write did to files that the ledger does not know.
     fn roll_back(&mut self) -> Result<(), Refusal> {
         let mut text = Vec::new();
@@ -189,12 +197,6 @@ impl Writer {
     /// Finishes what is due, makes room, and readies every target: afterwards the next ledger knows each of them, the
     /// journal those that this one does not, and all exist.
     fn prepare(&mut self, targets: &[Target], now: UtcMillis) -> Result<Ledger, Refusal> {
-        for (path, entry) in self.ledger.files.clone() {
-            let found = disk::length(Path::new(&path))?;
-            if found != Some(entry.len) {
-                self.drop_gone(&path, entry.len, found)?;
-            }
-        }
         let mut next = self.ledger.clone();
         next.writes += 1;
         let wanted: BTreeSet<&str> = targets.iter().map(|target| target.path.as_str()).collect();
@@ -267,47 +269,44 @@ impl Writer {
         }
         Ok(())
     }
+}
 
-    fn append(
-        &mut self,
-        targets: &[Target],
-        mut pieces: mpsc::Receiver<Piece>,
-        next: &mut Ledger,
-    ) -> Result<(), Refusal> {
-        let mut open: Option<Open> = None;
-        loop {
-            match pieces.blocking_recv() {
-                Some(Piece::Lines(target, bytes)) => {
-                    let path = &targets[target].path;
-                    if open.as_ref().is_none_or(|file| file.path != *path) {
-                        Self::close(open.take(), next)?;
-                        open =
-                            Some(Open { file: disk::open_to_append(Path::new(path))?, path: path.clone(), added: 0 });
+/// Appends the lines that come, target by target, and enters the new lengths into the next ledger.
+fn append(targets: &[Target], mut pieces: mpsc::Receiver<Piece>, next: &mut Ledger) -> Result<(), Refusal> {
+    let mut open: Option<Open> = None;
+    loop {
+        match pieces.blocking_recv() {
+            Some(Piece::Lines(target, lines)) => {
+                let path = &targets[target].path;
+                let mut current = match open.take() {
+                    Some(current) if current.path == *path => current,
+                    before => {
+                        close(before, next)?;
+                        Open { file: disk::open_to_append(Path::new(path))?, path: path.clone(), added: 0 }
                     }
-                    if let Some(open) = &mut open {
-                        disk::append(&mut open.file, &bytes, Path::new(path))?;
-                        open.added += bytes.len() as u64;
-                    }
-                }
-                Some(Piece::End) => return Self::close(open, next),
-                None => return Err(Refusal::Later { why: "the write was given up half-way".to_owned(), after: None }),
+                };
+                disk::append(&mut current.file, &lines, Path::new(path))?;
+                current.added += lines.len() as u64;
+                open = Some(current);
             }
+            Some(Piece::End) => return close(open, next),
+            None => return Err(Refusal::Later { why: "the write was given up half-way".to_owned(), after: None }),
         }
     }
+}
 
-    /// Makes a file's new lines durable and writes its length into the ledger, provided that nobody else wrote to it.
-    fn close(open: Option<Open>, next: &mut Ledger) -> Result<(), Refusal> {
-        let Some(Open { file, path, added }) = open else { return Ok(()) };
-        disk::sync(&file, Path::new(&path))?;
-        let found = file.metadata().explain("look at", Path::new(&path))?.len();
-        if let Some(entry) = next.files.get_mut(&path) {
-            entry.len += added;
-            if found != entry.len {
-                return Err(finish::changed(&path, entry.len, found));
-            }
+/// Makes a file's new lines durable and enters its length, provided that nobody else wrote to it.
+fn close(open: Option<Open>, next: &mut Ledger) -> Result<(), Refusal> {
+    let Some(Open { file, path, added }) = open else { return Ok(()) };
+    disk::sync(&file, Path::new(&path))?;
+    let found = file.metadata().explain("look at", Path::new(&path))?.len();
+    if let Some(entry) = next.files.get_mut(&path) {
+        entry.len += added;
+        if found != entry.len {
+            return Err(finish::changed(&path, entry.len, found));
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// The file that is being appended to.
