@@ -105,7 +105,7 @@ fn the_house_stands_as_drawn() {
 /// Holds files (named relative to src/) against every rule.
 fn examine(files: &[(String, String)]) -> BTreeSet<Complaint> {
     let sources: Vec<Source> = files.iter().map(|(name, text)| Source::read(name, text)).collect();
-    let tests: BTreeSet<&String> = sources.iter().flat_map(|source| &source.test_files).collect();
+    let tests: Vec<&String> = sources.iter().flat_map(|source| &source.test_modules).collect();
     let mut complaints = BTreeSet::new();
     for source in &sources {
         let mut complain = |line: usize, what: String| {
@@ -117,7 +117,9 @@ fn examine(files: &[(String, String)]) -> BTreeSet<Complaint> {
         for line in allows(&source.all) {
             complain(line, "`allow` hides a warning for ever; use `#[expect(…, reason = \"…\")]`".to_owned());
         }
-        if tests.contains(&source.name) {
+        let lies_at =
+            |module: &str| source.name.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'));
+        if tests.iter().any(|module| lies_at(module)) {
             continue;
         }
         if source.program_lines > MAX_LINES {
@@ -285,11 +287,12 @@ fn a_file_of_tests_is_no_program() {
     let code = "//! x\nuse std::fs;\n".to_owned();
     let with = |declaration: &str| {
         let parent = format!("//! x\n{declaration}\n");
-        let files = [("core/plan.rs".to_owned(), parent), ("core/plan/tests.rs".to_owned(), code.clone())];
-        examine(&files).len()
+        let files = [("core/plan.rs", &parent), ("core/plan/tests.rs", &code), ("core/plan/tests/more.rs", &code)];
+        examine(&files.map(|(name, text)| (name.to_owned(), text.clone()))).len()
     };
     assert_eq!(with("#[cfg(test)]\nmod tests;"), 0);
-    assert_eq!(with("mod tests;"), 1);
+    assert_eq!(with("mod tests;"), 2);
+    assert_eq!(with("#[cfg(test)]\nmod test;"), 2);
 }
 
 #[test]

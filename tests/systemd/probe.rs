@@ -35,7 +35,8 @@ fn place(variable: &str) -> Result<PathBuf, String> {
 }
 
 fn granted() -> Result<(), String> {
-    let key = fs::read_to_string(place("CREDENTIALS_DIRECTORY")?.join("sparkpost-api-key")).map_err(|e| format!("the key: {e}"))?;
+    let key = fs::read_to_string(place("CREDENTIALS_DIRECTORY")?.join("sparkpost-api-key"))
+        .map_err(|e| format!("the key: {e}"))?;
     expect(!key.trim().is_empty(), "the key has a text")?;
     fs::read_to_string("/etc/sparkspool/sparkspool.toml").map_err(|e| format!("the configuration: {e}"))?;
 
@@ -47,13 +48,19 @@ fn granted() -> Result<(), String> {
     let mut made = File::create(&draft).map_err(|e| format!("a file: {e}"))?;
     made.write_all(b"kept").and_then(|()| made.sync_all()).map_err(|e| format!("a durable write: {e}"))?;
     made.lock().map_err(|e| format!("a lock: {e}"))?;
-    fs::rename(&draft, &file).and_then(|()| File::open(&home)?.sync_all()).map_err(|e| format!("a durable rename: {e}"))?;
+    fs::rename(&draft, &file)
+        .and_then(|()| File::open(&home)?.sync_all())
+        .map_err(|e| format!("a durable rename: {e}"))?;
     expect(fs::metadata(&file).is_ok_and(|m| m.mode() & 0o777 == 0o600), "a new file is 0600")?;
 
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("listening: {e}"))?;
     TcpStream::connect(listener.local_addr().unwrap()).map_err(|e| format!("connecting: {e}"))?;
-    UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0")).map_err(|e| format!("asking for a name: {e}"))?;
-    fs::read("/etc/resolv.conf").or_else(|_| fs::read("/etc/nsswitch.conf")).map_err(|e| format!("the resolver: {e}"))?;
+    UdpSocket::bind("[::]:0")
+        .or_else(|_| UdpSocket::bind("0.0.0.0:0"))
+        .map_err(|e| format!("asking for a name: {e}"))?;
+    fs::read("/etc/resolv.conf")
+        .or_else(|_| fs::read("/etc/nsswitch.conf"))
+        .map_err(|e| format!("the resolver: {e}"))?;
     std::thread::spawn(|| ()).join().map_err(|_| "a thread".to_owned())?;
     let mut random = [0_u8; 16];
     File::open("/dev/urandom").and_then(|mut f| f.read_exact(&mut random)).map_err(|e| format!("randomness: {e}"))
@@ -67,13 +74,19 @@ fn denied() -> Result<(), String> {
     expect(line("NoNewPrivs:") == "1", "no new privileges")?;
     expect(line("Seccomp:") == "2", "system calls are filtered")?;
     for place in ["/", "/etc/sparkspool", "/usr/bin", "/var/lib", "/home", "/root", "/dev"] {
-        expect(File::create(Path::new(place).join("sparkspool-probe")).is_err(), &format!("{place} cannot be written"))?;
+        expect(
+            File::create(Path::new(place).join("sparkspool-probe")).is_err(),
+            &format!("{place} cannot be written"),
+        )?;
     }
     expect(fs::read("/etc/sparkspool/sparkpost-api-key").is_err(), "the key's file cannot be read")?;
     expect(fs::read_dir("/root").is_err(), "/root cannot be seen")?;
     expect(fs::read("/proc/1/cmdline").is_err(), "other processes cannot be seen")?;
     expect(fs::read("/proc/sys/kernel/hostname").is_err(), "the kernel's settings cannot be seen")?;
-    expect(Command::new("/usr/bin/unshare").args(["--user", "true"]).output().is_ok_and(|o| !o.status.success()), "no namespaces")
+    expect(
+        Command::new("/usr/bin/unshare").args(["--user", "true"]).output().is_ok_and(|o| !o.status.success()),
+        "no namespaces",
+    )
 }
 
 fn expect(holds: bool, what: &str) -> Result<(), String> {

@@ -15,8 +15,8 @@ pub(crate) struct Source {
     pub(crate) program: Vec<Token>,
     /// Lines outside `#[cfg(test)]`.
     pub(crate) program_lines: usize,
-    /// Files that are modules under `#[cfg(test)]`, as they may be named.
-    pub(crate) test_files: Vec<String>,
+    /// Modules under `#[cfg(test)]` with files of their own: where those lie, without `.rs`.
+    pub(crate) test_modules: Vec<String>,
 }
 
 impl Source {
@@ -27,7 +27,7 @@ impl Source {
         let all = tokens(&blank(text));
         let mut program = Vec::new();
         let mut test_lines = BTreeSet::new();
-        let mut test_files = Vec::new();
+        let mut test_modules = Vec::new();
         let mut at = 0;
         while at < all.len() {
             if !starts_with(&all[at..], &["#", "[", "cfg", "(", "test", ")", "]"]) {
@@ -41,13 +41,13 @@ impl Source {
                 all[at..end].windows(3).find(|w| w[0].text == "mod" && w[2].text == ";").map(|w| &w[1].text)
             {
                 let folder = module.iter().map(|segment| segment.clone() + "/").collect::<String>();
-                test_files.extend([format!("{folder}{name}.rs"), format!("{folder}{name}/mod.rs")]);
+                test_modules.push(format!("{folder}{name}"));
             }
             at = end;
         }
         let program_lines = text.lines().count() - test_lines.len();
         let has_header = text.starts_with("//! ");
-        Self { name: name.to_owned(), module, has_header, all, program, program_lines, test_files }
+        Self { name: name.to_owned(), module, has_header, all, program, program_lines, test_modules }
     }
 }
 
