@@ -3,7 +3,7 @@
 
 use crate::config::ConfigError;
 use crate::daemon::ask::Halt;
-use crate::daemon::engine::SetupError;
+use crate::daemon::upstream::SetupError;
 use crate::daemon::stream::hint;
 use crate::source::{RefusalKind, SourceError};
 use crate::store::StoreError;

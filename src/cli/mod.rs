@@ -20,7 +20,7 @@ mod text;
 use crate::config::{self, Config};
 use crate::daemon::ask::Patience;
 use crate::daemon::clock::TimeSource;
-use crate::daemon::engine::Surroundings;
+use crate::daemon::upstream::Surroundings;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use exit::{Code, Failure};
 use std::path::{Path, PathBuf};

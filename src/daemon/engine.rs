@@ -1,22 +1,19 @@
 //! Builds everything a run needs from a configuration: accounts, sources, streams, forwarders, around one store.
 //! It exists so that the daemon, a backfill, `once` and the demo are the same engine, differently driven.
 
-use super::account::Account;
-use super::ask::{Asker, Halt, Patience};
-use super::clock::TimeSource;
+use super::ask::Halt;
 use super::forward::{Forwarder, SinkHealth};
 use super::ingest::Ingest;
 use super::notify::Pulse;
-use super::sinks::{MakeStdout, opener};
+use super::sinks::opener;
 use super::tally::Tally;
+use super::upstream::{SetupError, Surroundings, Upstream};
 use super::walk::Walker;
-use crate::config::{self, Config, KeyError, Start, Stream};
+use crate::config::{Config, Start, Stream};
 use crate::core::event::StreamName;
 use crate::core::plan::{START_MARGIN, end, horizon};
 use crate::core::time::{MINUTE, Millis, UtcMillis, humane};
 use crate::core::window::Window;
-use crate::net::{Client, Limits, NetError};
-use crate::source::sparkpost::SparkPost;
 use crate::source::sparkpost::filter::Filter;
 use crate::store::{Handle, StoreError};
 use std::collections::BTreeMap;
@@ -25,57 +22,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-
-/// Why an engine could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// An account's key cannot be had.
-    #[error("account `{account}`: {source}")]
-    Key {
-        /// The account.
-        account: String,
-        /// Why.
-        source: KeyError,
-    },
-    /// An account's `ca_file` cannot be read.
-    #[error("account `{account}`: `ca_file` {path}: {source}")]
-    CaFile {
-        /// The account.
-        account: String,
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The HTTP client of an account cannot be set up.
-    #[error("account `{account}`: {source}")]
-    Net {
-        /// The account.
-        account: String,
-        /// Why.
-        source: NetError,
-    },
-}
-
-/// What an engine is given besides its configuration.
-#[derive(Clone)]
-pub struct Surroundings {
-    /// The clocks.
-    pub time: TimeSource,
-    /// Environment variables, for keys.
-    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
-    /// Where `stdout` sinks write.
-    pub stdout: MakeStdout,
-    /// For one-shot commands.
-    pub patience: Option<Patience>,
-}
-
-struct Connection {
-    config: config::Account,
-    client: Client,
-    key: secrecy::SecretString,
-    shared: Arc<Account>,
-}
 
 /// A configured run around a store.
 pub struct Engine {
@@ -87,8 +33,8 @@ pub struct Engine {
     pub tally: Arc<Tally>,
     /// Ends capture.
     pub stop: CancellationToken,
+    upstream: Upstream,
     surroundings: Surroundings,
-    connections: BTreeMap<String, Connection>,
     captured: Arc<watch::Sender<u64>>,
     pulses: Mutex<Vec<Arc<Pulse>>>,
 }
@@ -105,20 +51,16 @@ pub struct Forwarders {
 }
 
 impl Engine {
-    /// Reads keys and builds clients for every account a stream uses. No request is made.
+    /// Reads keys and builds clients. No request is made.
     pub fn new(config: Config, store: Handle, surroundings: Surroundings) -> Result<Self, SetupError> {
-        let used = |name: &&String| config.streams.iter().any(|stream| stream.account == **name);
-        let mut connections = BTreeMap::new();
-        for name in config.accounts.keys().filter(used) {
-            connections.insert(name.clone(), connect(&config.accounts[name], &surroundings)?);
-        }
+        let upstream = Upstream::new(&config, surroundings.clone())?;
         Ok(Self {
             config,
             store,
             tally: Arc::default(),
             stop: CancellationToken::new(),
+            upstream,
             surroundings,
-            connections,
             captured: Arc::new(watch::Sender::new(0)),
             pulses: Mutex::default(),
         })
@@ -126,7 +68,7 @@ impl Engine {
 
     /// The clock of the account a stream uses; the wall clock where it has none.
     pub fn now_of(&self, stream: &Stream) -> UtcMillis {
-        self.connections.get(&stream.account).map_or_else(|| (self.surroundings.time.wall)(), |c| c.shared.clock.now())
+        self.upstream.account(stream).map_or_else(|| (self.surroundings.time.wall)(), |account| account.clock.now())
     }
 
     /// Whether every running stream shows life.
@@ -142,62 +84,30 @@ impl Engine {
 
     /// The largest difference between this machine's clock and an API's, in milliseconds; `None` before an answer.
     pub fn skew(&self) -> Option<Millis> {
-        let confirmed = self.connections.values().filter(|c| c.shared.clock.is_confirmed());
-        confirmed.map(|c| c.shared.clock.skew()).max_by_key(|skew| skew.abs())
+        let confirmed = self.upstream.accounts().filter(|account| account.clock.is_confirmed());
+        confirmed.map(|account| account.clock.skew()).max_by_key(|skew| skew.abs())
     }
 
     /// Whether every API has said what time it is.
     pub fn clocks_confirmed(&self) -> bool {
-        self.connections.values().all(|c| c.shared.clock.is_confirmed())
-    }
-
-    /// What streams of an account share.
-    pub fn account_of(&self, stream: &Stream) -> Option<Arc<Account>> {
-        self.connections.get(&stream.account).map(|connection| connection.shared.clone())
-    }
-
-    fn asker(&self, stream: &Stream, connection: &Connection) -> (Asker, Arc<SparkPost>) {
-        let source = Arc::new(SparkPost::new(
-            connection.client.clone(),
-            connection.config.url.clone(),
-            connection.key.clone(),
-            connection.config.dialect,
-            Filter::new(&stream.filter),
-        ));
-        let asker = Asker {
-            source: source.clone(),
-            account: connection.shared.clone(),
-            tally: self.tally.clone(),
-            stop: self.stop.clone(),
-            patience: self.surroundings.patience,
-            pulse: Arc::new(Pulse::new((self.surroundings.time.monotonic)())),
-            stream: stream.name.as_str().into(),
-        };
-        (asker, source)
-    }
-
-    /// A way to the API of `stream` that touches no store, for checks and forecasts.
-    pub fn probe_only(&self, stream: &Stream) -> Option<Asker> {
-        Some(self.asker(stream, self.connections.get(&stream.account)?).0)
+        self.upstream.accounts().all(|account| account.clock.is_confirmed())
     }
 
     /// Capture of `stream`. Creates its row where it is new, for which the API's clock is asked first; a changed filter
     /// or account makes what the API still has due again.
     pub async fn ingest(&self, stream: &Stream) -> Result<Ingest, Halt> {
-        let Some(connection) = self.connections.get(&stream.account) else {
-            return Err(Halt::Replan(format!("account `{}` is not set up", stream.account)));
-        };
-        let (asker, source) = self.asker(stream, connection);
         let dialect_key = format!("dialect:{}", stream.name);
         let (name, key) = (stream.name.clone(), dialect_key.clone());
         let (known, dialect) =
             self.store.read(move |reader| Ok((reader.stream_id(name.as_str())?, reader.meta(&key)?))).await?;
-        dialect.iter().for_each(|found| source.remember(found));
-        let clock = &connection.shared.clock;
+        let asker = self.upstream.asker(stream, self.tally.clone(), self.stop.clone(), dialect.as_deref());
+        let asker = asker.ok_or_else(|| Halt::Replan(format!("account `{}` is not set up", stream.account)))?;
+        let clock = asker.account.clock.clone();
         if known.is_none() || !clock.is_plausible() {
             asker.greet(stream.settle).await?;
         }
-        let fingerprint = format!("{} {}", connection.config.url, Filter::new(&stream.filter).fingerprint());
+        let url = self.config.accounts.get(&stream.account).map(|account| account.url.to_string()).unwrap_or_default();
+        let fingerprint = format!("{url} {}", Filter::new(&stream.filter).fingerprint());
         let (name, floor, print) = (stream.name.clone(), floor(stream, clock.now()), fingerprint.clone());
         let row = self.store.write(move |store| store.stream_id(&name, &print, floor)).await?;
         let walker = Walker {
@@ -295,35 +205,6 @@ impl Forwarders {
             }
         }
     }
-}
-
-fn connect(account: &config::Account, surroundings: &Surroundings) -> Result<Connection, SetupError> {
-    let name = || account.name.clone();
-    let env = surroundings.env.clone();
-    let key = account.key.read(&*env).map_err(|source| SetupError::Key { account: name(), source })?;
-    let millis = |span: i64| Duration::from_millis(span.unsigned_abs());
-    let limits = Limits {
-        connect: millis(account.connect_timeout),
-        idle: millis(account.idle_timeout),
-        request: millis(account.request_timeout),
-        body_max: account.body_max,
-    };
-    let roots = match &account.ca_file {
-        Some(path) => Some(std::fs::read(path).map_err(|source| SetupError::CaFile {
-            account: name(),
-            path: path.display().to_string(),
-            source,
-        })?),
-        None => None,
-    };
-    let client = Client::new(limits, roots.as_deref()).map_err(|source| SetupError::Net { account: name(), source })?;
-    let shared = Account::new(
-        surroundings.time.clone(),
-        account.requests_per_minute,
-        account.concurrency,
-        account.page_size,
-    );
-    Ok(Connection { config: account.clone(), client, key, shared: Arc::new(shared) })
 }
 
 /// Where a new stream begins.

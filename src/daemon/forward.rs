@@ -6,6 +6,7 @@ use super::tally::Tally;
 use crate::core::event::{StoredEvent, StreamName};
 use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis};
 use crate::core::verdict::{Outcome, Verdict, judge};
+use crate::sink::stdout::is_reader_gone;
 use crate::sink::{Batch, Receipt, Refusal, Sink};
 use crate::store::{Ack, Handle, Position, Reader, Refused, Segment, StoreError, StreamId};
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub struct SinkHealth {
     pub trouble: Option<(String, String)>,
     /// Whether it waits for an operator.
     pub suspended: bool,
+    /// Whether it wrote to a pipe that nobody reads any more: an end, not a fault.
+    pub reader_gone: bool,
     /// Events that no attempt can bring there.
     pub dead_letters: u64,
 }
@@ -243,6 +246,10 @@ impl Forwarder {
 
     /// Rests after a refusal. Returns whether the forwarder should end instead: a drain waits for no operator.
     async fn rest(&self, refusal: &Refusal) -> bool {
+        if is_reader_gone(refusal) {
+            self.health.lock().unwrap_or_else(PoisonError::into_inner).reader_gone = true;
+            return true;
+        }
         let (wait, suspended, hint) = match refusal {
             Refusal::Later { .. } => (10 * SECOND, false, "nothing to do: it is tried again by itself".to_owned()),
             Refusal::Never { .. } => (SUSPENDED_REST, true, "see the dead letters".to_owned()),

@@ -14,4 +14,5 @@ pub mod schedule;
 pub mod sinks;
 pub mod stream;
 pub mod tally;
+pub mod upstream;
 pub mod walk;

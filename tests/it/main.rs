@@ -1,7 +1,12 @@
 //! The one integration binary: what the program does at its edges, topic by topic.
 
+// Clippy leaves unwrap, expect and print to tests, and takes only what is under this attribute for a test.
+#![cfg(test)]
+
 mod architecture;
 mod config;
+mod file_sink;
 mod fixtures;
 mod normalize;
+mod sink_contract;
 mod support;

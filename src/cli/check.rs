@@ -1,0 +1,114 @@
+//! `check`: whether the configuration can work; with `--online`, whether API, key, clock and sinks agree.
+
+use super::exit::{Code, Failure};
+use super::{Global, surroundings};
+use crate::config::{Config, Stream};
+use crate::core::time::{MINUTE, SECOND, humane};
+use crate::core::window::Window;
+use crate::daemon::ask::Patience;
+use crate::daemon::clock::TimeSource;
+use crate::daemon::sinks::opener;
+use crate::daemon::upstream::Upstream;
+use crate::sink::Receipt;
+use crate::source::Ask;
+use crate::store::{Reader, StoreError};
+use clap::Args;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Ask the API and open the sinks, too
+    #[arg(long)]
+    online: bool,
+}
+
+/// A check waits only for what passes quickly.
+const PATIENCE: Patience = Patience { failing: 10 * SECOND, throttled: 30 * SECOND };
+
+/// The wall clock may differ from the API's by this much without being worth a word.
+const SKEW_MAX: i64 = 2 * SECOND;
+
+/// Runs the command.
+pub async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
+    let config = global.load()?;
+    let upstream = Upstream::new(&config, surroundings(Some(PATIENCE)))?;
+    let file = config.file.as_ref().map_or_else(|| "no file, the defaults".to_owned(), |file| file.display().to_string());
+    println!("ok    configuration ({file})");
+    for stream in &config.streams {
+        println!("ok    stream {}: {}, to {}", stream.name, stream.schedule.describe(), stream.sinks.join(", "));
+    }
+    if !options.online {
+        return Ok(());
+    }
+    let mut worst: Option<Failure> = None;
+    for stream in &config.streams {
+        if let Err(failure) = ask(&upstream, stream).await {
+            println!("FAIL  stream {}: {}", stream.name, failure.what);
+            failure.hint.iter().for_each(|hint| println!("      {hint}"));
+            worst.get_or_insert(failure);
+        }
+    }
+    if let Err(failure) = sinks(&config).await {
+        worst.get_or_insert(failure);
+    }
+    match worst {
+        Some(failure) => Err(Failure { what: String::new(), hint: None, ..failure }),
+        None => Ok(()),
+    }
+}
+
+async fn ask(upstream: &Upstream, stream: &Stream) -> Result<(), Failure> {
+    let asker = upstream
+        .asker(stream, Arc::default(), CancellationToken::new(), None)
+        .ok_or_else(|| Failure::new(Code::Bug, "no such account", "report this"))?;
+    asker.greet(stream.settle).await?;
+    let clock = &asker.account.clock;
+    let end = clock.now().plus(-stream.settle).floor(MINUTE);
+    let hour = Window::new(end.plus(-60 * MINUTE), end)
+        .ok_or_else(|| Failure::new(Code::Unavailable, "the API's clock makes no sense", "check `url`"))?;
+    let answer = asker.page(&Ask { window: hour, part: 0, per_page: 1, with_margin: false }, None).await?;
+    let count = answer.page.total.map_or_else(|| "no count".to_owned(), |n| format!("{n} events"));
+    println!("ok    stream {}: {} answers, {count} in the last hour", stream.name, asker.source.describe());
+    let skew = clock.skew();
+    if skew.abs() > SKEW_MAX {
+        let side = if skew > 0 { "ahead of" } else { "behind" };
+        println!("warn  this machine's clock is {} {side} the API's; sparkspool goes by the API's", humane(skew.abs()));
+    }
+    Ok(())
+}
+
+/// Opens each sink as its forwarder would. While the daemon runs it has them open itself.
+async fn sinks(config: &Config) -> Result<(), Failure> {
+    let store = match crate::store::Handle::open(&config.data_dir) {
+        Ok(store) => store,
+        Err(StoreError::Locked { .. }) => {
+            println!("ok    the daemon runs and has the sinks open; see `sparkspool status`");
+            return Ok(());
+        }
+        Err(error) => {
+            println!("FAIL  store: {error}");
+            return Err(error.into());
+        }
+    };
+    println!("ok    store {}", config.data_dir.display());
+    let mut failed = None;
+    for sink in &config.sinks {
+        let name = sink.name.clone();
+        let receipt = store.read(move |reader: &mut Reader| reader.position(&name)).await?;
+        let open = opener(&sink.name, &sink.kind, Arc::new(|| Box::new(std::io::sink())), TimeSource::system().wall);
+        let opened = match open(receipt.map(|bookmark| Receipt(bookmark.receipt))).await {
+            Ok((mut opened, _)) => opened.check().await,
+            Err(refusal) => Err(refusal),
+        };
+        match opened {
+            Ok(()) => println!("ok    sink {}", sink.name),
+            Err(refusal) => {
+                println!("FAIL  sink {}: {refusal}", sink.name);
+                failed = Some(Failure::new(Code::Unavailable, refusal.to_string(), "see above"));
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}

@@ -1,0 +1,95 @@
+//! What a one-shot command says at its end, the same for all of them. It exists so that a person reads the certificate
+//! first, and a script can rely on one line a fact, on stderr.
+
+use super::exit::{Code, Failure};
+use super::text::{bytes, counted, grouped};
+use crate::daemon::engine::Forwarders;
+use crate::daemon::forward::SinkHealth;
+use crate::daemon::tally::Tally;
+use crate::daemon::walk::Reconciled;
+use crate::core::time::{Millis, humane};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What capture of one stream came to.
+pub struct Captured {
+    /// The stream.
+    pub stream: String,
+    /// Counts of the range; absent where none was compared.
+    pub settled: Option<Reconciled>,
+    /// Ranges that expired unread.
+    pub gaps: u32,
+    /// Event time in them.
+    pub gap_span: Millis,
+    /// Windows whose counts differ.
+    pub unverified: u32,
+}
+
+impl Captured {
+    /// Whether something is missing or unproven.
+    pub fn is_incomplete(&self) -> bool {
+        self.gaps > 0 || self.unverified > 0 || self.settled.is_some_and(|settled| !settled.complete)
+    }
+
+    /// The certificate, as a sentence.
+    pub fn certificate(&self) -> String {
+        let mut text = match self.settled {
+            Some(Reconciled { stored, total: Some(total), complete }) if complete && total == stored => {
+                format!("{} of {} events accounted for", grouped(stored), grouped(total))
+            }
+            Some(Reconciled { stored, complete: true, .. }) => {
+                format!("{} accounted for, every window read to its end", counted(stored, "event", "events"))
+            }
+            Some(Reconciled { stored, total: Some(total), .. }) => {
+                format!("{} events stored, the API counts {}: not verified, it stays due", grouped(stored), grouped(total))
+            }
+            Some(Reconciled { stored, total: None, .. }) => {
+                format!("{} stored, the API gives no count: not verified", counted(stored, "event", "events"))
+            }
+            None => "up to date".to_owned(),
+        };
+        if self.unverified > 0 {
+            text.push_str(&format!("; {} not verified", counted(u64::from(self.unverified), "window", "windows")));
+        }
+        if self.gaps > 0 {
+            text.push_str(&format!("; LOST: {} had expired before it could be read", humane(self.gap_span)));
+        }
+        text
+    }
+}
+
+/// One line about the work.
+pub fn work(tally: &Tally, elapsed: Millis) -> String {
+    let mut parts = vec![counted(tally.captured.get(), "new event", "new events")];
+    let extra = [(tally.duplicates.get(), "known already"), (tally.late.get(), "late"), (tally.rejects.get(), "set aside as no event")];
+    parts.extend(extra.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))));
+    let mut requests = counted(tally.requests.get(), "request", "requests");
+    if tally.retries.get() > 0 {
+        requests = format!("{requests} ({} repeated)", grouped(tally.retries.get()));
+    }
+    format!("{}; {requests}, {} received, {}", parts.join(", "), bytes(tally.wire_bytes.get()), humane(elapsed))
+}
+
+/// Ends the forwarders, says what each sink has, and turns trouble into a failure. A reader of stdout that has gone away
+/// is none.
+pub async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
+    let health: BTreeMap<String, Arc<Mutex<SinkHealth>>> = forwarders.health.clone();
+    forwarders.finish(None).await?;
+    let mut trouble = Vec::new();
+    for (name, health) in health {
+        let health = health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((what, hint)) = health.trouble
+            && !health.reader_gone
+        {
+            trouble.push((format!("sink `{name}`: {what}"), hint));
+        }
+    }
+    match trouble.into_iter().next() {
+        None => Ok(()),
+        Some((what, hint)) => Err(Failure::new(
+            Code::Unavailable,
+            format!("{what}\nwhat was captured is safe in the store and is forwarded by the next run"),
+            hint,
+        )),
+    }
+}
