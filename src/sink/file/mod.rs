@@ -320,3 +320,66 @@ impl Sink for FileSink {
         Box::pin(async move { self.run(|writer, _| writer.check().map(|()| writer.receipt())).await.map(|_| ()) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::event::StreamName;
+
+    async fn opened(folder: &tempfile::TempDir) -> FileSink {
+        let options = Options {
+            path: folder.path().join("events.ndjson").display().to_string(),
+            format: Format::Raw,
+            rotate_size: None,
+            rotate: Rotate::None,
+            compress: Compress::None,
+            event_time: |_| None,
+        };
+        let clock = Arc::new(|| UtcMillis::from_secs(1_794_441_600));
+        FileSink::open(options, None, clock, Arc::new(|note| panic!("{note}"))).await.unwrap().0
+    }
+
+    fn batch<'a>(stream: &'a StreamName, raw: &'a str) -> Batch<'a> {
+        let event = StoredEvent { raw, stream, observed_at: UtcMillis::from_secs(0), late: false };
+        Batch { key: raw.to_owned(), events: vec![event] }
+    }
+
+    fn text(folder: &tempfile::TempDir) -> String {
+        std::fs::read_to_string(folder.path().join("events.ndjson")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_check_that_was_given_up_undoes_nothing() {
+        let (folder, stream) = (tempfile::tempdir().unwrap(), StreamName::new("all").unwrap());
+        let mut sink = opened(&folder).await;
+        sink.write_batch(&batch(&stream, "{\"id\":1}")).await.unwrap();
+        sink.send_away(|writer, _| writer.check().map(|()| writer.receipt())).await;
+        sink.write_batch(&batch(&stream, "{\"id\":2}")).await.unwrap();
+        assert_eq!(text(&folder), "{\"id\":1}\n{\"id\":2}\n");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_ended_after_it_was_given_up_is_undone() {
+        let (folder, stream) = (tempfile::tempdir().unwrap(), StreamName::new("all").unwrap());
+        let mut sink = opened(&folder).await;
+        sink.write_batch(&batch(&stream, "{\"id\":1}")).await.unwrap();
+        let unseen = batch(&stream, "{\"id\":\"unseen\"}");
+        let routes = sink.route(&unseen.events).unwrap();
+        let (targets, (sender, pieces)) = (routes.targets.clone(), mpsc::channel(PIECES_WAITING));
+        sink.send_away(move |writer, now| writer.write(&targets, pieces, now)).await;
+        encode(sink.format, &unseen, &routes, sender).await.unwrap();
+        sink.write_batch(&batch(&stream, "{\"id\":2}")).await.unwrap();
+        assert_eq!(text(&folder), "{\"id\":1}\n{\"id\":2}\n");
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_is_lost_is_opened_again_from_its_receipt() {
+        let (folder, stream) = (tempfile::tempdir().unwrap(), StreamName::new("all").unwrap());
+        let mut sink = opened(&folder).await;
+        sink.write_batch(&batch(&stream, "{\"id\":1}")).await.unwrap();
+        let lost = sink.run(|_, _| panic!("a bug in the writer")).await;
+        assert!(matches!(lost, Err(Refusal::Later { .. })));
+        sink.write_batch(&batch(&stream, "{\"id\":2}")).await.unwrap();
+        assert_eq!(text(&folder), "{\"id\":1}\n{\"id\":2}\n");
+    }
+}

@@ -309,6 +309,14 @@ fn close(open: Option<Open>, next: &mut Ledger) -> Result<(), Refusal> {
     Ok(())
 }
 
+impl Drop for Writer {
+    /// Closing alone does not release the lock while another thread is just starting a process, which holds a copy of
+    /// the file for a moment; unlocking does.
+    fn drop(&mut self) {
+        let _ = self.journal.unlock();
+    }
+}
+
 /// The file that is being appended to.
 struct Open {
     file: File,
