@@ -63,7 +63,11 @@ pub(super) const CAMPAIGNS: [Campaign; 12] = [
     single(Some("order-confirmation"), "Your order has arrived with us", "order"),
     single(Some("password-reset"), "Choose a new password", "reset"),
     single(Some("shipping notice"), "On its way: your parcel", "shipping"),
-    Campaign { from_local: "billing", subaccount: Some(104), ..single(Some("invoice"), "Invoice \\ receipt", "invoice") },
+    Campaign {
+        from_local: "billing",
+        subaccount: Some(104),
+        ..single(Some("invoice"), "Invoice \\ receipt", "invoice")
+    },
     // Sent over SMTP without a campaign or a template; SparkPost then makes up a template id `smtp_…` [C].
     Campaign { from_local: "alerts", domain: "status.example.net", ..single(None, "Disk almost full", "") },
 ];
@@ -234,7 +238,20 @@ pub(super) const ANSWERS: [Answer; 24] = [
 
 /// Places in [`ANSWERS`], weighted, by what they answer.
 pub(super) const REFUSALS: [(u32, u8); 14] = [
-    (35, 0), (25, 1), (3, 2), (6, 3), (2, 4), (8, 5), (8, 6), (4, 7), (1, 8), (2, 9), (3, 10), (5, 11), (1, 18), (2, 12),
+    (35, 0),
+    (25, 1),
+    (3, 2),
+    (6, 3),
+    (2, 4),
+    (8, 5),
+    (8, 6),
+    (4, 7),
+    (1, 8),
+    (2, 9),
+    (3, 10),
+    (5, 11),
+    (1, 18),
+    (2, 12),
 ];
 /// Answers that put a message off.
 pub(super) const DELAYS: [(u32, u8); 5] = [(40, 12), (15, 13), (35, 14), (9, 15), (1, 16)];
@@ -248,11 +265,35 @@ pub(super) const POLICY: u8 = 22;
 pub(super) const RENDERING: u8 = 23;
 
 pub(super) const AGENTS: [(&str, &str, &str, &str, &str); 5] = [
-    ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36", "Chrome", "Other", "Windows", "10"),
-    ("Mozilla/5.0 (Macintosh; Intel Mac OS X 14_5) AppleWebKit/605.1.15 (KHTML, like Gecko)", "Apple Mail", "Mac", "Mac OS X", "14.5"),
-    ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148", "Mobile Safari", "iPhone", "iOS", "18.1"),
+    (
+        "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36",
+        "Chrome",
+        "Other",
+        "Windows",
+        "10",
+    ),
+    (
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 14_5) AppleWebKit/605.1.15 (KHTML, like Gecko)",
+        "Apple Mail",
+        "Mac",
+        "Mac OS X",
+        "14.5",
+    ),
+    (
+        "Mozilla/5.0 (iPhone; CPU iPhone OS 18_1 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148",
+        "Mobile Safari",
+        "iPhone",
+        "iOS",
+        "18.1",
+    ),
     ("Mozilla/5.0 (X11; Linux x86_64; rv:131.0) Gecko/20100101 Thunderbird/131.0", "Thunderbird", "Other", "Linux", ""),
-    ("Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via images.example.net ImageProxy)", "ImageProxy", "Other", "Windows", "XP"),
+    (
+        "Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via images.example.net ImageProxy)",
+        "ImageProxy",
+        "Other",
+        "Windows",
+        "XP",
+    ),
 ];
 
 pub(super) const PLACES: [(&str, &str, &str, &str, &str); 5] = [
@@ -270,7 +311,9 @@ mod tests {
     #[test]
     fn nobody_can_own_an_address_of_this_world() {
         let reserved = |domain: &str| {
-            ["example.com", "example.org", "example.net"].iter().any(|end| domain == *end || domain.ends_with(&format!(".{end}")))
+            ["example.com", "example.org", "example.net"]
+                .iter()
+                .any(|end| domain == *end || domain.ends_with(&format!(".{end}")))
         };
         assert!(CAMPAIGNS.iter().all(|campaign| reserved(campaign.domain)));
         for seed in 0..500 {
@@ -298,7 +341,10 @@ mod tests {
 
     #[test]
     fn the_classes_are_those_of_the_official_table() {
-        let known = ["", "1", "10", "20", "21", "22", "23", "24", "25", "26", "30", "40", "50", "51", "52", "53", "54", "60", "70", "80", "90", "100"];
+        let known = [
+            "", "1", "10", "20", "21", "22", "23", "24", "25", "26", "30", "40", "50", "51", "52", "53", "54", "60",
+            "70", "80", "90", "100",
+        ];
         assert!(ANSWERS.iter().all(|answer| known.contains(&answer.class)));
         let places = REFUSALS.iter().chain(&DELAYS).chain(&OUT_OF_BAND).map(|(_, place)| usize::from(*place));
         assert!(places.max() < Some(ANSWERS.len()));

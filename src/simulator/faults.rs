@@ -282,7 +282,11 @@ mod tests {
     fn schedules_strike_when_they_say() {
         let plan = FaultPlan {
             seed: 0,
-            rules: vec![(When::Searches(2..4), Fault::Reset), (When::Every(3), Fault::Truncated), (When::Always, Fault::EmptyPage)],
+            rules: vec![
+                (When::Searches(2..4), Fault::Reset),
+                (When::Every(3), Fault::Truncated),
+                (When::Always, Fault::EmptyPage),
+            ],
         };
         let drawn: Vec<usize> = (0..7).map(|number| plan.draw(number, UtcMillis::default()).len()).collect();
         assert_eq!(drawn, [1, 1, 2, 3, 1, 1, 2]);

@@ -262,7 +262,9 @@ mod tests {
         let is = |row: &Json| row["campaign_id"] == "blackfriday-specials";
         agrees(Dialect::MessageEvents, &[("campaign_ids", "blackfriday-specials")], is);
         agrees(Dialect::Events, &[("campaigns", "blackfriday")], is);
-        for (dialect, name) in [(Dialect::Events, "campaign_ids"), (Dialect::MessageEvents, "campaigns"), (Dialect::Events, "Campaigns")] {
+        for (dialect, name) in
+            [(Dialect::Events, "campaign_ids"), (Dialect::MessageEvents, "campaigns"), (Dialect::Events, "Campaigns")]
+        {
             assert!(Filter::new(dialect, &[(name, "blackfriday")]).unwrap().is_empty(), "{name} is silently ignored");
         }
     }
@@ -272,8 +274,12 @@ mod tests {
         let population = population();
         let none = Filter::new(Dialect::Events, &[("campaigns", "friday")]).unwrap();
         assert!(!population.events().iter().any(|event| none.matches(&View::of(&population, event))));
-        agrees(Dialect::Events, &[("recipient_domains", "mail.example.com")], |row| row["recipient_domain"] == "mail.example.com");
-        agrees(Dialect::Events, &[("subjects", "parcel")], |row| row["subject"].as_str().is_some_and(|s| s.contains("parcel")));
+        agrees(Dialect::Events, &[("recipient_domains", "mail.example.com")], |row| {
+            row["recipient_domain"] == "mail.example.com"
+        });
+        agrees(Dialect::Events, &[("subjects", "parcel")], |row| {
+            row["subject"].as_str().is_some_and(|s| s.contains("parcel"))
+        });
     }
 
     #[test]
@@ -284,11 +290,19 @@ mod tests {
 
     #[test]
     fn exact_fields() {
-        agrees(Dialect::Events, &[("subaccounts", "102,103")], |row| row["subaccount_id"] == 102 || row["subaccount_id"] == 103);
+        agrees(Dialect::Events, &[("subaccounts", "102,103")], |row| {
+            row["subaccount_id"] == 102 || row["subaccount_id"] == 103
+        });
         agrees(Dialect::MessageEvents, &[("subaccounts", "0")], |row| row.get("subaccount_id").is_none());
-        agrees(Dialect::Events, &[("from_addresses", "billing@shop.example.com")], |row| row["friendly_from"] == "billing@shop.example.com");
-        agrees(Dialect::MessageEvents, &[("reason", "%block list%")], |row| row["reason"].as_str().is_some_and(|r| r.contains("block list")));
-        agrees(Dialect::Events, &[("ab_tests", "subject"), ("ab_test_versions", "2")], |row| row["ab_test_version"] == "2");
+        agrees(Dialect::Events, &[("from_addresses", "billing@shop.example.com")], |row| {
+            row["friendly_from"] == "billing@shop.example.com"
+        });
+        agrees(Dialect::MessageEvents, &[("reason", "%block list%")], |row| {
+            row["reason"].as_str().is_some_and(|r| r.contains("block list"))
+        });
+        agrees(Dialect::Events, &[("ab_tests", "subject"), ("ab_test_versions", "2")], |row| {
+            row["ab_test_version"] == "2"
+        });
         assert!(Filter::new(Dialect::Events, &[("ab_test_versions", "2")]).is_err());
     }
 
@@ -298,7 +312,12 @@ mod tests {
         let rows = Rows::new(Dialect::Events, &population);
         let place = population.events().iter().position(|event| event.kind == Kind::Click).unwrap();
         let row: Json = serde_json::from_slice(&rows.row(&population, place)).unwrap();
-        for (name, field) in [("event_ids", "event_id"), ("messages", "message_id"), ("transmissions", "transmission_id"), ("recipients", "rcpt_to")] {
+        for (name, field) in [
+            ("event_ids", "event_id"),
+            ("messages", "message_id"),
+            ("transmissions", "transmission_id"),
+            ("recipients", "rcpt_to"),
+        ] {
             let wanted = row[field].as_str().unwrap();
             agrees(Dialect::Events, &[(name, wanted)], |row| row[field] == *wanted);
         }

@@ -123,12 +123,7 @@ impl Kind {
     pub(super) const fn is_attempted(self) -> bool {
         matches!(
             self,
-            Self::Delivery
-                | Self::Delay
-                | Self::Bounce
-                | Self::OutOfBand
-                | Self::SpamComplaint
-                | Self::Undocumented
+            Self::Delivery | Self::Delay | Self::Bounce | Self::OutOfBand | Self::SpamComplaint | Self::Undocumented
         ) || self.is_track()
             || self.is_unsubscribe()
     }
@@ -156,7 +151,7 @@ impl EventId {
 
     /// Reads what [`fmt::Display`] writes: the second half of a cursor.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        if let Some(row) = text.strip_prefix('~') {
+        if let Some(row) = text.strip_prefix("row") {
             return row.parse().ok().map(Self::Nameless);
         }
         if text.len() == 36 {
@@ -170,7 +165,7 @@ impl EventId {
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Nameless(row) => write!(f, "~{row}"),
+            Self::Nameless(row) => write!(f, "row{row}"),
             Self::Decimal(id) => write!(f, "{id}"),
             Self::Uuid(id) => {
                 let hex = format!("{id:032x}");
@@ -186,10 +181,11 @@ mod tests {
 
     #[test]
     fn a_cursor_finds_every_form_of_id_again() {
-        for id in [EventId::Nameless(3), EventId::Decimal(92_356_927_693_813_856), EventId::Uuid(1), EventId::Uuid(!0)] {
+        for id in [EventId::Nameless(3), EventId::Decimal(92_356_927_693_813_856), EventId::Uuid(1), EventId::Uuid(!0)]
+        {
             assert_eq!(EventId::parse(&id.to_string()), Some(id));
         }
-        for text in ["", "~", "12a", "-1", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"] {
+        for text in ["", "row", "12a", "-1", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"] {
             assert_eq!(EventId::parse(text), None, "{text}");
         }
     }

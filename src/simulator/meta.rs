@@ -17,7 +17,9 @@ pub(super) fn of(view: &View<'_>, indexed: bool, padding: usize) -> Value {
         0..=3 => json!({}),
         4..=6 => json!({ "customer": format!("c-{number:06}"), "plan": "gold" }),
         7 => json!({ "interests": ["foo", "bar"], "none": [], "plan": "basic" }),
-        8 => json!({ "order": { "no": format!("A-{number}"), "lines": [{ "sku": "x-1", "n": 2 }, { "sku": "y", "n": null }] } }),
+        8 => {
+            json!({ "order": { "no": format!("A-{number}"), "lines": [{ "sku": "x-1", "n": 2 }, { "sku": "y", "n": null }] } })
+        }
         9 => json!({ "имя": "Зоя", "ort": "Zürich", "mark": "\u{1F4EE}", "escape": "a\"b\\c/d\te" }),
         10 => json!({ "big": 9_007_199_254_740_993_u64, "ratio": 0.1, "yes": true, "nothing": null, "": "no name" }),
         _ => json!({ "a": { "b": { "c": { "d": { "e": [[1, [2, [3]]]] } } } } }),

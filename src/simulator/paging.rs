@@ -204,7 +204,10 @@ impl Composer<'_> {
             }
             Start::Behind(_) => {
                 let last = selection.places.last().map(|place| self.api.population().events()[*place].rank());
-                last.filter(|_| selection.more).map(|last| ("next", search.cursor_link(Some(last)))).into_iter().collect()
+                last.filter(|_| selection.more)
+                    .map(|last| ("next", search.cursor_link(Some(last))))
+                    .into_iter()
+                    .collect()
             }
         }
     }
@@ -264,7 +267,10 @@ impl Composer<'_> {
             Fault::NextAbsolute => *href = format!("http://{}{href}", self.around.host),
             // Each is a host of its own once a client glues `"https://" + host + href` or resolves it as a URL.
             Fault::NextForeign => {
-                let front = pick(self.around.salt, &["https://collect.example.net", "//collect.example.net", "@collect.example.net"]);
+                let front = pick(
+                    self.around.salt,
+                    &["https://collect.example.net", "//collect.example.net", "@collect.example.net"],
+                );
                 *href = format!("{front}{href}");
             }
             // A page whose successor is hidden has no `last` either, as on a true last page [L].

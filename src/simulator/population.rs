@@ -26,7 +26,8 @@ pub struct PopulationOptions {
     pub window: Window,
     /// How many.
     pub size: Size,
-    /// Pad events to about this many bytes of JSON, through their `rcpt_meta`; for benchmarks.
+    /// Pad events to about this many bytes of JSON, through their `rcpt_meta`; for benchmarks. Longer ones stay as
+    /// they are: without padding the mean is about 1,200 bytes.
     pub bytes_each: Option<u32>,
     /// Every event becomes visible at most this long after it happened: "generally available within 1 minute" [D].
     pub visible_within: Millis,
@@ -221,11 +222,8 @@ impl<'a> Birth<'a> {
         let old = fate == Fate::Revisited;
         let injected = if old { start.plus(-self.chance.millis(61 * DAY, 300 * DAY)).floor(SECOND) } else { start };
         // One transmission carries a whole burst of a campaign; single mails have their own.
-        let sent_as = if CAMPAIGNS[campaign].bulk {
-            hashed(self.options.seed, (campaign as u64) << 32 | burst)
-        } else {
-            seed
-        };
+        let sent_as =
+            if CAMPAIGNS[campaign].bulk { hashed(self.options.seed, (campaign as u64) << 32 | burst) } else { seed };
         let transmission = 10_u64.pow(16) + scaled(sent_as, 9 * 10_u64.pow(16));
         // There are 12 campaigns.
         let campaign = u8::try_from(campaign).unwrap_or(0);

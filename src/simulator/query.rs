@@ -77,11 +77,7 @@ fn number(params: &[Param<'_>], name: &str, default: usize) -> Result<usize, Pro
 }
 
 /// `from` or `to`: minutes, seconds with `Z` or without, or a bare date [C]; in `zone` where it names none itself.
-pub(super) fn instant(
-    params: &[Param<'_>],
-    name: &str,
-    zone: Option<&TimeZone>,
-) -> Result<Option<UtcMillis>, Problem> {
+pub(super) fn instant(params: &[Param<'_>], name: &str, zone: Option<&TimeZone>) -> Result<Option<UtcMillis>, Problem> {
     let Some(text) = value(params, name) else { return Ok(None) };
     let refuse = || Problem(format!("{name} must be a date and time"));
     // Epoch seconds, which webhooks use, are no form of this parameter.
@@ -117,7 +113,9 @@ mod tests {
 
     #[test]
     fn every_accepted_form_of_a_time() {
-        for query in ["from=2023-10-10", "from=2023-10-10T00:00", "from=2023-10-10T00%3A00:00Z", "from=2023-10-10T00:00:00"] {
+        for query in
+            ["from=2023-10-10", "from=2023-10-10T00:00", "from=2023-10-10T00%3A00:00Z", "from=2023-10-10T00:00:00"]
+        {
             assert_eq!(read(query, None), Some(1_696_896_000), "{query}");
         }
         assert_eq!(read("to=2023-10-10", None), None);

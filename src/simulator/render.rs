@@ -165,7 +165,12 @@ impl Row<'_> {
             self.object.maybe("recipient_domain", &view.recipient_domain());
             self.object.maybe("mailbox_provider", &view.mailbox_provider());
             self.object.maybe("mailbox_provider_region", &view.mailbox_provider_region());
-            let hash = format!("{:016x}{:016x}{:08x}", view.of_message(31, !0), view.of_message(32, !0), view.of_message(33, 1 << 32));
+            let hash = format!(
+                "{:016x}{:016x}{:08x}",
+                view.of_message(31, !0),
+                view.of_message(32, !0),
+                view.of_message(33, 1 << 32)
+            );
             self.optional("rcpt_hash", &hash);
         }
         if view.message.enriched {

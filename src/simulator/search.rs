@@ -79,7 +79,8 @@ impl<'q> Search<'q> {
     /// The link to page `page`: host-relative, colons not encoded, defaults frozen, filters behind [L].
     pub(super) fn page_link(&self, page: usize) -> String {
         let zone = query::value(&self.params, "timezone").unwrap_or("UTC");
-        let (from, to) = (local_minute(self.asked.0, self.zone.as_ref()), local_minute(self.asked.1, self.zone.as_ref()));
+        let (from, to) =
+            (local_minute(self.asked.0, self.zone.as_ref()), local_minute(self.asked.1, self.zone.as_ref()));
         let mut link = format!(
             "{}?page={page}&per_page={}&from={from}&to={to}&timezone={zone}",
             self.dialect.path(),

@@ -4,7 +4,7 @@
 
 use super::cast::{ANSWERS, Answer, CAMPAIGNS, CUSTOMER, Campaign, provider, raw_recipient, receiver};
 use super::chance::{falls, hashed, scaled};
-use super::kind::{EventId, Kind};
+use super::kind::Kind;
 use super::population::{Event, Message, Population};
 use std::borrow::Cow;
 
@@ -203,10 +203,6 @@ impl<'a> View<'a> {
             let mark = base36(mark);
             Cow::Owned(format!("msprvs1={day}{mark}=bounces-{CUSTOMER}{subaccount}@bounces.example.com"))
         })
-    }
-
-    pub(super) fn is_nameless(&self) -> bool {
-        matches!(self.event.id, EventId::Nameless(_))
     }
 }
 
