@@ -116,7 +116,7 @@ pub(super) fn raw_recipient(seed: u64) -> String {
 
 /// The domain of [`raw_recipient`].
 pub(super) fn receiver(seed: u64) -> &'static str {
-    *pick::<&str>(hashed(seed, 4), &RECEIVERS)
+    pick::<&str>(hashed(seed, 4), &RECEIVERS)
 }
 
 /// `mailbox_provider` and `mailbox_provider_region` of a receiving domain.

@@ -192,7 +192,7 @@ fn value(view: &View<'_>, field: Field) -> Value {
         Field::Recipient => view.recipient(),
         Field::RecipientDomain => view.recipient_domain(),
         // "Not available for sms_status" [D]; it has neither anyway.
-        Field::From => view.from_address(),
+        Field::From => view.sender(),
         Field::SendingDomain => view.sending_domain(),
         Field::Subject => view.subject(),
         Field::BounceClass => view.bounce_class(),

@@ -24,10 +24,10 @@ pub(super) fn of(view: &View<'_>, indexed: bool, padding: usize) -> Value {
         10 => json!({ "big": 9_007_199_254_740_993_u64, "ratio": 0.1, "yes": true, "nothing": null, "": "no name" }),
         _ => json!({ "a": { "b": { "c": { "d": { "e": [[1, [2, [3]]]] } } } } }),
     };
-    if padding > 0 {
-        if let Value::Object(fields) = &mut meta {
-            fields.insert("padding".to_owned(), Value::String(words(view, padding)));
-        }
+    if padding > 0
+        && let Value::Object(fields) = &mut meta
+    {
+        fields.insert("padding".to_owned(), Value::String(words(view, padding)));
     }
     if indexed { index(meta) } else { meta }
 }

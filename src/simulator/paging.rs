@@ -160,11 +160,11 @@ impl Composer<'_> {
     }
 
     fn spoil_rows(&mut self, selection: &mut Selection) {
-        if self.strikes(&Fault::LastRowTwice) {
-            if let [.., before, last] = selection.places.as_mut_slice() {
-                *last = *before;
-                self.fired.push(Fault::LastRowTwice.name());
-            }
+        if self.strikes(&Fault::LastRowTwice)
+            && let [.., before, last] = selection.places.as_mut_slice()
+        {
+            *last = *before;
+            self.fired.push(Fault::LastRowTwice.name());
         }
     }
 

@@ -262,11 +262,10 @@ impl<'a> Birth<'a> {
         }
         if self.chance.hit(self.options.reused_id_share) {
             // Never within one second: there a keyset cursor could not tell the two apart.
-            let of_message = self.events[first..].last();
-            if let Some(earlier) = of_message.filter(|earlier| earlier.at != step.at && earlier.kind != kind) {
-                if !matches!(earlier.id, EventId::Nameless(_)) {
-                    return earlier.id;
-                }
+            let named = |earlier: &&Event| !matches!(earlier.id, EventId::Nameless(_));
+            let fits = |earlier: &&Event| earlier.at != step.at && earlier.kind != kind;
+            if let Some(earlier) = self.events[first..].last().filter(named).filter(fits) {
+                return earlier.id;
             }
         }
         if self.chance.hit(self.options.uuid_share) {
@@ -342,7 +341,9 @@ mod tests {
         assert!(count(&|e| e.kind == Kind::Undocumented) > 200, "undocumented");
         assert!(count(&|e| matches!(e.id, EventId::Nameless(_)) && e.kind != Kind::SmsStatus) > 200, "nameless");
         let mut by_id = BTreeMap::<_, BTreeSet<_>>::new();
-        events.iter().for_each(|event| drop(by_id.entry(event.id).or_default().insert(event.kind)));
+        for event in events {
+            by_id.entry(event.id).or_default().insert(event.kind);
+        }
         assert!(by_id.values().filter(|kinds| kinds.len() == 2).count() > 20, "one id, two types");
         let ties = events.windows(2).filter(|pair| pair[0].at == pair[1].at).count();
         assert!(ties > 1_000, "{ties} ties");

@@ -115,7 +115,7 @@ impl Row<'_> {
         }
         self.object.maybe("ab_test_id", &view.ab_test());
         self.object.maybe("ab_test_version", &view.ab_test_version());
-        self.object.maybe("friendly_from", &view.from_address());
+        self.object.maybe("friendly_from", &view.sender());
         self.object.maybe("msg_from", &view.msg_from());
         self.object.maybe("message_id", &view.message_id());
         self.object.maybe("subject", &view.subject());
@@ -177,10 +177,8 @@ impl Row<'_> {
             let indexed = self.is_legacy();
             write_json(&meta::of(view, indexed, padding), self.object.name("rcpt_meta"));
             write_json(&meta::tags(view), self.object.name("rcpt_tags"));
-            if kind != Kind::PolicyRejection {
-                if let Some(domain) = view.recipient_domain() {
-                    self.optional("routing_domain", &domain);
-                }
+            if let Some(domain) = view.recipient_domain().filter(|_| kind != Kind::PolicyRejection) {
+                self.optional("routing_domain", &domain);
             }
         }
     }
@@ -256,7 +254,7 @@ impl Row<'_> {
             let target = format!("https://{}/offer/{link}?utm_source=mail&utm_content=a%2Fb#top", view.campaign.domain);
             self.object.text("target_link_url", &target);
             // Absent where a link has no name [D].
-            if link % 3 == 0 {
+            if link.is_multiple_of(3) {
                 self.object.text("target_link_name", "Offer \u{2192} shop");
             }
         }

@@ -93,16 +93,14 @@ async fn accept(
     tasks: TaskTracker,
 ) {
     loop {
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                // Out of descriptors, most likely: it passes when connections close.
-                Err(_) => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    continue;
-                }
-            },
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of descriptors, most likely: it passes when connections close.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
         };
         let (simulation, clock, stop) = (Arc::clone(&simulation), Arc::clone(&clock), stop.clone());
         tasks.spawn(async move {

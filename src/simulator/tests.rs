@@ -326,6 +326,9 @@ fn one_seed_gives_the_same_answers() {
     assert_eq!(answers(), answers());
 }
 
+/// Whether a fault shows in a page.
+type Effect<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
+
 /// A search that has a next page, under one fault.
 fn under(fault: Fault, path: &str) -> (Value, Response, Stats) {
     let simulation = simulation(|options| options.faults = FaultPlan::one(When::Always, fault));
@@ -340,7 +343,6 @@ fn each_fault_that_changes_the_page_does_so_and_is_counted() {
         let (plain, ..) =
             under(Fault::Links(if dialect == Dialect::Events { LinkShape::Object } else { LinkShape::Array }), path);
         let total = plain["total_count"].as_u64().unwrap();
-        type Effect<'a> = Box<dyn Fn(&Value) -> bool + 'a>;
         let ids = |page: &Value| page["results"].as_array().unwrap().iter().map(Value::to_string).collect::<Vec<_>>();
         let link = |page: &Value, test: &dyn Fn(&str) -> bool| next(page).is_some_and(|href| test(&href));
         let cases: Vec<(Fault, Effect<'_>)> = vec![

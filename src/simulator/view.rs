@@ -72,7 +72,7 @@ impl<'a> View<'a> {
         (!self.is_sms()).then(|| Cow::Borrowed(receiver(self.message.seed)))
     }
 
-    pub(super) fn from_address(&self) -> Value {
+    pub(super) fn sender(&self) -> Value {
         (!self.is_sms()).then(|| Cow::Owned(format!("{}@{}", self.campaign.from_local, self.campaign.domain)))
     }
 
