@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Options of `backfill`.
 #[derive(Args, Debug)]
-pub struct Options {
+pub(super) struct Options {
     /// Begin: `2026-11-12T00:00Z`, or how long ago, as `24h`
     #[arg(long, value_name = "TIME", conflicts_with = "since", required_unless_present = "since")]
     from: Option<String>,
@@ -46,10 +46,11 @@ pub struct Options {
 }
 
 /// Runs the command.
-pub async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
+pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let config = global.load()?;
     let streams = chosen(&config, &options.stream)?;
-    let failing = parse_duration(&options.patience).map_err(|e| Failure::new(Code::Usage, format!("--patience: {e}"), e.hint()))?;
+    let failing = parse_duration(&options.patience)
+        .map_err(|e| Failure::new(Code::Usage, format!("--patience: {e}"), e.hint()))?;
     let patience = Patience { failing, throttled: failing.saturating_mul(7) };
     let now = (TimeSource::system().wall)();
     let range = range(options, &streams, now)?;
@@ -67,7 +68,11 @@ pub async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
 fn chosen(config: &Config, names: &[String]) -> Result<Vec<Stream>, Failure> {
     if let Some(unknown) = names.iter().find(|name| config.streams.iter().all(|s| s.name.as_str() != **name)) {
         let known: Vec<&str> = config.streams.iter().map(|s| s.name.as_str()).collect();
-        return Err(Failure::new(Code::Usage, format!("there is no stream `{unknown}`"), format!("there is: {}", known.join(", "))));
+        return Err(Failure::new(
+            Code::Usage,
+            format!("there is no stream `{unknown}`"),
+            format!("there is: {}", known.join(", ")),
+        ));
     }
     let wanted = |stream: &&Stream| names.is_empty() || names.iter().any(|name| name == stream.name.as_str());
     Ok(config.streams.iter().filter(wanted).cloned().collect())
@@ -79,14 +84,24 @@ fn range(options: &Options, streams: &[Stream], now: UtcMillis) -> Result<Window
     let from = match (&options.since, &options.from) {
         (Some(span), _) => instant("--since", span, now, true)?,
         (None, Some(text)) => instant("--from", text, now, false)?,
-        (None, None) => return Err(Failure::new(Code::Usage, "no range given", "give --since 24h, or --from and --to")),
+        (None, None) => {
+            return Err(Failure::new(Code::Usage, "no range given", "give --since 24h, or --from and --to"));
+        }
     };
     let to = options.to.as_deref().map_or(Ok(settled), |text| instant("--to", text, now, false))?;
     if from >= now {
-        return Err(Failure::new(Code::Usage, format!("the range begins in the future ({from})"), format!("it is {} now", now.floor(SECOND))));
+        return Err(Failure::new(
+            Code::Usage,
+            format!("the range begins in the future ({from})"),
+            format!("it is {} now", now.floor(SECOND)),
+        ));
     }
     let Some(range) = Window::new(from, to) else {
-        return Err(Failure::new(Code::Usage, format!("the range from {from} to {to} is empty"), "--from must lie before --to"));
+        return Err(Failure::new(
+            Code::Usage,
+            format!("the range from {from} to {to} is empty"),
+            "--from must lie before --to",
+        ));
     };
     let range = range.align_outward(MINUTE);
     Ok(Window::new(range.from(), range.to().min(settled)).unwrap_or(range))
@@ -96,19 +111,32 @@ fn instant(option: &str, text: &str, now: UtcMillis, span_only: bool) -> Result<
     if let Ok(span) = parse_duration(text) {
         return Ok(now.plus(-span));
     }
-    let instant = (!span_only).then(|| UtcMillis::parse(text).or_else(|| UtcMillis::parse(&format!("{text}T00:00Z")))).flatten();
+    let instant =
+        (!span_only).then(|| UtcMillis::parse(text).or_else(|| UtcMillis::parse(&format!("{text}T00:00Z")))).flatten();
     instant.ok_or_else(|| {
-        let example = if span_only { "write a span: 90m, 24h, 10d" } else { "write 2026-11-12T00:00Z, 2026-11-12 or 24h" };
-        Failure::new(Code::Usage, format!("{option}: `{text}` is no {}", if span_only { "span" } else { "time" }), example)
+        let example =
+            if span_only { "write a span: 90m, 24h, 10d" } else { "write 2026-11-12T00:00Z, 2026-11-12 or 24h" };
+        Failure::new(
+            Code::Usage,
+            format!("{option}: `{text}` is no {}", if span_only { "span" } else { "time" }),
+            example,
+        )
     })
 }
 
 /// Reads the range in this process.
-async fn alone(config: Config, store: Handle, streams: &[Stream], range: Window, patience: Patience) -> Result<(), Failure> {
+async fn alone(
+    config: Config,
+    store: Handle,
+    streams: &[Stream],
+    range: Window,
+    patience: Patience,
+) -> Result<(), Failure> {
     let time = TimeSource::system();
     let started = (time.monotonic)();
     let mut engine = Engine::new(config, store, surroundings(Some(patience)))?;
-    engine.stop = signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
+    engine.stop =
+        signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
     let forwarders = engine.forwarders();
     let mut captured = Vec::new();
     let mut failure: Option<Failure> = None;
@@ -140,7 +168,11 @@ async fn alone(config: Config, store: Handle, streams: &[Stream], range: Window,
         return Err(failure);
     }
     if captured.iter().any(Captured::is_incomplete) {
-        return Err(Failure { code: Code::Incomplete, what: "the range is not complete".into(), hint: Some(incomplete_hint(range)) });
+        return Err(Failure {
+            code: Code::Incomplete,
+            what: "the range is not complete".into(),
+            hint: Some(incomplete_hint(range)),
+        });
     }
     Ok(())
 }
@@ -176,7 +208,8 @@ async fn read(engine: &Engine, stream: &Stream, range: Window) -> Result<Capture
 /// Leaves the range to the daemon and watches it.
 async fn hand_over(config: &Config, streams: &[Stream], range: Window, now: UtcMillis) -> Result<(), Failure> {
     eprintln!("the daemon holds the store and takes the range over; stopping this command does not stop it");
-    let stop = signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
+    let stop =
+        signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
     let mut mailbox = Mailbox::open(&config.data_dir)?;
     let mut worst: Option<Failure> = None;
     for stream in streams {
@@ -184,7 +217,11 @@ async fn hand_over(config: &Config, streams: &[Stream], range: Window, now: UtcM
         let progress = Progress::start(stream.name.as_str());
         let ended = loop {
             let Some(intent) = mailbox.intent(id)? else {
-                return Err(Failure::new(Code::Store, "the range has vanished from the store", "run the command again"));
+                return Err(Failure::new(
+                    Code::Store,
+                    "the range has vanished from the store",
+                    "run the command again",
+                ));
             };
             if intent.outcome.is_some() {
                 break intent;
@@ -213,8 +250,12 @@ fn told(intent: &Intent, range: Window) -> Option<Failure> {
     eprintln!("{} {range}: {}", intent.stream, outcome.note);
     match outcome.kind {
         OutcomeKind::Complete => None,
-        OutcomeKind::Incomplete => Some(Failure::new(Code::Incomplete, "the range is not complete", incomplete_hint(range))),
-        OutcomeKind::Failed => Some(Failure::new(Code::Unavailable, "the daemon could not read the range", "see its log")),
+        OutcomeKind::Incomplete => {
+            Some(Failure::new(Code::Incomplete, "the range is not complete", incomplete_hint(range)))
+        }
+        OutcomeKind::Failed => {
+            Some(Failure::new(Code::Unavailable, "the daemon could not read the range", "see its log"))
+        }
     }
 }
 
@@ -237,7 +278,8 @@ async fn dry_run(config: &Config, streams: &[Stream], range: Window, patience: P
 async fn sample(asker: &Asker, stream: &Stream, range: Window) -> Result<(Option<u64>, u64), Halt> {
     asker.greet(stream.settle).await?;
     let now = asker.account.clock.now();
-    let Some(readable) = Window::new(range.from().max(horizon(now)), range.to().min(end(now, stream.settle, MINUTE))) else {
+    let Some(readable) = Window::new(range.from().max(horizon(now)), range.to().min(end(now, stream.settle, MINUTE)))
+    else {
         return Ok((Some(0), 0));
     };
     let (mut total, mut rows, mut size) = (Some(0), 0_u64, 0_u64);
@@ -251,14 +293,26 @@ async fn sample(asker: &Asker, stream: &Stream, range: Window) -> Result<(Option
     Ok((total, size.checked_div(rows).unwrap_or(0)))
 }
 
-fn forecast(stream: &str, range: Window, total: Option<u64>, bytes_each: u64, page_size: u64, per_minute: u64) -> String {
+fn forecast(
+    stream: &str,
+    range: Window,
+    total: Option<u64>,
+    bytes_each: u64,
+    page_size: u64,
+    per_minute: u64,
+) -> String {
     let Some(total) = total else {
         return format!("{stream} {range}: the API gives no count; its size is known only by reading it");
     };
     // Slices do not fill their last page: a tenth more requests, one count and one comparison.
     let requests = total.div_ceil(page_size.max(1)) * 11 / 10 + 2;
-    let waiting = Millis::try_from(requests.saturating_sub(per_minute).saturating_mul(60_000) / per_minute.max(1)).unwrap_or(Millis::MAX);
-    let time = if waiting == 0 { "no waiting for the rate limit".to_owned() } else { format!("at least {} by the rate limit", humane(waiting)) };
+    let waiting = Millis::try_from(requests.saturating_sub(per_minute).saturating_mul(60_000) / per_minute.max(1))
+        .unwrap_or(Millis::MAX);
+    let time = if waiting == 0 {
+        "no waiting for the rate limit".to_owned()
+    } else {
+        format!("at least {} by the rate limit", humane(waiting))
+    };
     format!(
         "{stream} {range}: {}, about {}, {}, {time}",
         counted(total, "event", "events"),
@@ -273,12 +327,21 @@ mod tests {
 
     fn options(from: Option<&str>, to: Option<&str>, since: Option<&str>) -> Options {
         let owned = |text: Option<&str>| text.map(str::to_owned);
-        Options { from: owned(from), to: owned(to), since: owned(since), stream: vec![], dry_run: false, patience: "2m".into() }
+        Options {
+            from: owned(from),
+            to: owned(to),
+            since: owned(since),
+            stream: vec![],
+            dry_run: false,
+            patience: "2m".into(),
+        }
     }
 
     fn read(from: Option<&str>, to: Option<&str>, since: Option<&str>) -> Result<String, String> {
         let now = UtcMillis::parse("2026-11-21T18:00:30Z").unwrap();
-        range(&options(from, to, since), &[], now).map(|w| w.to_string()).map_err(|f| format!("{}; {}", f.what, f.hint.unwrap_or_default()))
+        range(&options(from, to, since), &[], now)
+            .map(|w| w.to_string())
+            .map_err(|f| format!("{}; {}", f.what, f.hint.unwrap_or_default()))
     }
 
     #[test]
@@ -287,7 +350,10 @@ mod tests {
         assert_eq!(read(Some("2026-11-12T00:00Z"), Some("2026-11-13T00:00Z"), None), Ok(day.clone()));
         assert_eq!(read(Some("2026-11-12"), Some("2026-11-13"), None), Ok(day));
         assert_eq!(read(None, None, Some("1h")), Ok("[2026-11-21T17:00:00Z, 2026-11-21T18:00:30Z)".into()));
-        assert_eq!(read(Some("2026-11-12T00:00:10Z"), Some("2026-11-12T00:00:20Z"), None), Ok("[2026-11-12T00:00:00Z, 2026-11-12T00:01:00Z)".into()));
+        assert_eq!(
+            read(Some("2026-11-12T00:00:10Z"), Some("2026-11-12T00:00:20Z"), None),
+            Ok("[2026-11-12T00:00:00Z, 2026-11-12T00:01:00Z)".into())
+        );
     }
 
     #[test]
@@ -310,7 +376,10 @@ mod tests {
         let from = UtcMillis::parse("2026-11-12T00:00Z").unwrap();
         let day = Window::new(from, from.plus(86_400_000)).unwrap();
         let text = forecast("all", day, Some(2_000_000), 1_000, 10_000, 60);
-        assert!(text.ends_with("2,000,000 events, about 222 requests, 1.8 GiB, at least 2m 42s by the rate limit"), "{text}");
+        assert!(
+            text.ends_with("2,000,000 events, about 222 requests, 1.8 GiB, at least 2m 42s by the rate limit"),
+            "{text}"
+        );
         assert!(forecast("all", day, Some(10), 1_000, 10_000, 60).ends_with("no waiting for the rate limit"));
         assert!(forecast("all", day, None, 0, 10_000, 60).contains("no count"));
     }

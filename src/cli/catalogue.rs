@@ -4,5 +4,7 @@ use super::exit::Failure;
 use clap::Args;
 /// Options.
 #[derive(Args, Debug)]
-pub struct Options {}
-pub async fn run(_: &Global, _: &Options) -> Result<(), Failure> { Ok(()) }
+pub(super) struct Options {}
+pub(super) async fn run(_: &Global, _: &Options) -> Result<(), Failure> {
+    Ok(())
+}

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Options of `check`.
 #[derive(Args, Debug)]
-pub struct Options {
+pub(super) struct Options {
     /// Ask the API and open the sinks, too
     #[arg(long)]
     online: bool,
@@ -31,10 +31,11 @@ const PATIENCE: Patience = Patience { failing: 10 * SECOND, throttled: 30 * SECO
 const SKEW_MAX: i64 = 2 * SECOND;
 
 /// Runs the command.
-pub async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
+pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let config = global.load()?;
     let upstream = Upstream::new(&config, surroundings(Some(PATIENCE)))?;
-    let file = config.file.as_ref().map_or_else(|| "no file, the defaults".to_owned(), |file| file.display().to_string());
+    let file =
+        config.file.as_ref().map_or_else(|| "no file, the defaults".to_owned(), |file| file.display().to_string());
     println!("ok    configuration ({file})");
     for stream in &config.streams {
         println!("ok    stream {}: {}, to {}", stream.name, stream.schedule.describe(), stream.sinks.join(", "));

@@ -3,8 +3,8 @@
 
 use crate::config::ConfigError;
 use crate::daemon::ask::Halt;
-use crate::daemon::upstream::SetupError;
 use crate::daemon::stream::hint;
+use crate::daemon::upstream::SetupError;
 use crate::source::{RefusalKind, SourceError};
 use crate::store::StoreError;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 /// The exit codes, as the README lists them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Code {
+pub(super) enum Code {
     /// A defect of sparkspool.
     Bug = 1,
     /// The command line cannot be meant.
@@ -31,23 +31,23 @@ pub enum Code {
 
 /// A failure, ready to be printed.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     /// How the process exits.
-    pub code: Code,
+    pub(super) code: Code,
     /// What happened; may have several lines. Empty where everything was said already.
-    pub what: String,
+    pub(super) what: String,
     /// What to do next.
-    pub hint: Option<String>,
+    pub(super) hint: Option<String>,
 }
 
 impl Failure {
     /// A failure with a hint.
-    pub fn new(code: Code, what: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code, what: what.into(), hint: Some(hint.into()) }
     }
 
     /// Prints it to stderr and gives the code.
-    pub fn report(&self) -> ExitCode {
+    pub(super) fn report(&self) -> ExitCode {
         if !self.what.is_empty() {
             eprintln!("error: {}", self.what.trim_end());
         }
@@ -96,7 +96,7 @@ impl From<Halt> for Failure {
 }
 
 /// A configuration's problems, rendered with colours where stderr is a terminal.
-pub fn config_failure(error: &ConfigError) -> Failure {
+pub(super) fn config_failure(error: &ConfigError) -> Failure {
     use std::io::IsTerminal as _;
     let rendered = error.render(std::io::stderr().is_terminal());
     Failure { code: Code::Config, what: format!("the configuration cannot be used\n{rendered}"), hint: None }

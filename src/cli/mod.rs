@@ -1,6 +1,12 @@
 //! The command line: what may be typed, and which file does it. Results go to stdout, logs and progress to stderr.
 //! It exists as a thin layer: every command is one file that drives the engine or reads the store.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "the command line is the one place that talks to a person"
+)]
+
 mod backfill;
 mod catalogue;
 mod check;
@@ -95,7 +101,9 @@ pub fn main() -> ExitCode {
     telemetry::start(cli.global.log_format, cli.global.verbose, !matches!(cli.command, Command::Run));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::new(Code::Bug, format!("no async runtime: {error}"), "check `ulimit -a`").report(),
+        Err(error) => {
+            return Failure::new(Code::Bug, format!("no async runtime: {error}"), "check `ulimit -a`").report();
+        }
     };
     let outcome = runtime.block_on(dispatch(&cli.global, cli.command));
     // A blocked read of a terminal or a slow disk must not keep a finished command alive.

@@ -14,13 +14,14 @@ use crate::store::Handle;
 const PATIENCE: Patience = Patience { failing: 2 * MINUTE, throttled: 15 * MINUTE };
 
 /// Runs the command.
-pub async fn run(global: &Global) -> Result<(), Failure> {
+pub(super) async fn run(global: &Global) -> Result<(), Failure> {
     let config = global.load()?;
     let time = TimeSource::system();
     let started = (time.monotonic)();
     let store = Handle::open(&config.data_dir)?;
     let mut engine = Engine::new(config, store, surroundings(Some(PATIENCE)))?;
-    engine.stop = signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
+    engine.stop =
+        signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
     let forwarders = engine.forwarders();
     let mut failure: Option<Failure> = None;
     let mut incomplete = false;
@@ -43,7 +44,9 @@ pub async fn run(global: &Global) -> Result<(), Failure> {
     drained?;
     match failure {
         Some(failure) => Err(Failure { what: String::new(), ..failure }),
-        None if incomplete => Err(Failure::new(Code::Incomplete, "something is missing or unproven", "see `sparkspool status`")),
+        None if incomplete => {
+            Err(Failure::new(Code::Incomplete, "something is missing or unproven", "see `sparkspool status`"))
+        }
         None => Ok(()),
     }
 }

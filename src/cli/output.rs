@@ -3,36 +3,36 @@
 
 use super::exit::{Code, Failure};
 use super::text::{bytes, counted, grouped};
+use crate::core::time::{Millis, humane};
 use crate::daemon::engine::Forwarders;
 use crate::daemon::forward::SinkHealth;
 use crate::daemon::tally::Tally;
 use crate::daemon::walk::Reconciled;
-use crate::core::time::{Millis, humane};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What capture of one stream came to.
-pub struct Captured {
+pub(super) struct Captured {
     /// The stream.
-    pub stream: String,
+    pub(super) stream: String,
     /// Counts of the range; absent where none was compared.
-    pub settled: Option<Reconciled>,
+    pub(super) settled: Option<Reconciled>,
     /// Ranges that expired unread.
-    pub gaps: u32,
+    pub(super) gaps: u32,
     /// Event time in them.
-    pub gap_span: Millis,
+    pub(super) gap_span: Millis,
     /// Windows whose counts differ.
-    pub unverified: u32,
+    pub(super) unverified: u32,
 }
 
 impl Captured {
     /// Whether something is missing or unproven.
-    pub fn is_incomplete(&self) -> bool {
+    pub(super) fn is_incomplete(&self) -> bool {
         self.gaps > 0 || self.unverified > 0 || self.settled.is_some_and(|settled| !settled.complete)
     }
 
     /// The certificate, as a sentence.
-    pub fn certificate(&self) -> String {
+    pub(super) fn certificate(&self) -> String {
         let mut text = match self.settled {
             Some(Reconciled { stored, total: Some(total), complete }) if complete && total == stored => {
                 format!("{} of {} events accounted for", grouped(stored), grouped(total))
@@ -41,7 +41,11 @@ impl Captured {
                 format!("{} accounted for, every window read to its end", counted(stored, "event", "events"))
             }
             Some(Reconciled { stored, total: Some(total), .. }) => {
-                format!("{} events stored, the API counts {}: not verified, it stays due", grouped(stored), grouped(total))
+                format!(
+                    "{} events stored, the API counts {}: not verified, it stays due",
+                    grouped(stored),
+                    grouped(total)
+                )
             }
             Some(Reconciled { stored, total: None, .. }) => {
                 format!("{} stored, the API gives no count: not verified", counted(stored, "event", "events"))
@@ -59,9 +63,13 @@ impl Captured {
 }
 
 /// One line about the work.
-pub fn work(tally: &Tally, elapsed: Millis) -> String {
+pub(super) fn work(tally: &Tally, elapsed: Millis) -> String {
     let mut parts = vec![counted(tally.captured.get(), "new event", "new events")];
-    let extra = [(tally.duplicates.get(), "known already"), (tally.late.get(), "late"), (tally.rejects.get(), "set aside as no event")];
+    let extra = [
+        (tally.duplicates.get(), "known already"),
+        (tally.late.get(), "late"),
+        (tally.rejects.get(), "set aside as no event"),
+    ];
     parts.extend(extra.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))));
     let mut requests = counted(tally.requests.get(), "request", "requests");
     if tally.retries.get() > 0 {
@@ -72,7 +80,7 @@ pub fn work(tally: &Tally, elapsed: Millis) -> String {
 
 /// Ends the forwarders, says what each sink has, and turns trouble into a failure. A reader of stdout that has gone away
 /// is none.
-pub async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
+pub(super) async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
     let health: BTreeMap<String, Arc<Mutex<SinkHealth>>> = forwarders.health.clone();
     forwarders.finish(None).await?;
     let mut trouble = Vec::new();

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A bar over event time, or nothing.
-pub struct Progress {
+pub(super) struct Progress {
     bar: ProgressBar,
 }
 
 impl Progress {
     /// A bar labelled `what`; hidden where stderr is no terminal.
-    pub fn start(what: &str) -> Self {
+    pub(super) fn start(what: &str) -> Self {
         let bar = ProgressBar::new(0);
         bar.set_draw_target(if std::io::stderr().is_terminal() {
             ProgressDrawTarget::stderr_with_hz(8)
@@ -31,28 +31,33 @@ impl Progress {
     }
 
     /// Shows what the tally says now.
-    pub fn show(&self, tally: &Tally) {
+    pub(super) fn show(&self, tally: &Tally) {
         let (read, due) = (tally.span_read.get(), tally.span_due.get());
         let secs = self.bar.elapsed().as_secs_f64().max(0.1);
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate to look at")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate to look at"
+        )]
         let rate = (tally.captured.get() as f64 / secs) as u64;
         self.at(read, due, &format!("{} events, {}/s", grouped(tally.captured.get()), grouped(rate)));
     }
 
     /// Shows a position and a text.
-    pub fn at(&self, read: u64, due: u64, text: &str) {
+    pub(super) fn at(&self, read: u64, due: u64, text: &str) {
         self.bar.set_length(due.max(1));
         self.bar.set_position(read.min(due));
         self.bar.set_message(text.to_owned());
     }
 
     /// Removes the bar.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.bar.finish_and_clear();
     }
 
     /// Shows `tally` until `work` is done, then removes the bar.
-    pub async fn during<T>(what: &str, tally: &Arc<Tally>, work: impl Future<Output = T>) -> T {
+    pub(super) async fn during<T>(what: &str, tally: &Arc<Tally>, work: impl Future<Output = T>) -> T {
         let progress = Self::start(what);
         tokio::pin!(work);
         let mut beat = tokio::time::interval(Duration::from_millis(250));

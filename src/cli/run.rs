@@ -11,7 +11,7 @@ use crate::store::Handle;
 use tokio_util::sync::CancellationToken;
 
 /// Runs the command.
-pub async fn run(global: &Global) -> Result<(), Failure> {
+pub(super) async fn run(global: &Global) -> Result<(), Failure> {
     let watch = |e: std::io::Error| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched");
     let stop = signals::stop_token().map_err(watch)?;
     let mut hangup = signals::hangup().map_err(watch)?;

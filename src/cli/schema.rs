@@ -8,7 +8,7 @@ use std::io::Write as _;
 
 /// Options of `schema`.
 #[derive(Args, Debug)]
-pub struct Options {
+pub(super) struct Options {
     /// Of what
     #[arg(value_enum, default_value = "config")]
     of: Of,
@@ -23,7 +23,7 @@ enum Of {
 }
 
 /// Runs the command.
-pub fn run(options: &Options) -> Result<(), Failure> {
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let schema = match options.of {
         Of::Config => config::schema(),
         Of::Event => event_schema(),

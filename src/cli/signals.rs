@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// A token that is cancelled by the first SIGTERM or SIGINT. A second one ends the process at once.
-pub fn stop_token() -> io::Result<CancellationToken> {
+pub(super) fn stop_token() -> io::Result<CancellationToken> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let token = CancellationToken::new();
     let stop = token.clone();
@@ -21,7 +21,7 @@ pub fn stop_token() -> io::Result<CancellationToken> {
 }
 
 /// SIGHUP, as often as it comes.
-pub fn hangup() -> io::Result<Signal> {
+pub(super) fn hangup() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 

@@ -17,14 +17,14 @@ use std::io::Write;
 
 /// Options of `status`.
 #[derive(Args, Debug)]
-pub struct Options {
+pub(super) struct Options {
     /// As one JSON object
     #[arg(long)]
     json: bool,
 }
 
 /// Runs the command.
-pub fn run(global: &Global, options: &Options) -> Result<(), Failure> {
+pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let config = global.load()?;
     let mut reader = Reader::open(&config.data_dir)?;
     let now = (TimeSource::system().wall)();
@@ -142,11 +142,16 @@ impl Report {
 
     fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
         match &self.daemon {
-            Some(daemon) => writeln!(out, "running (process {}, version {}, since {})", daemon.pid, daemon.version, daemon.started_at)?,
+            Some(daemon) => writeln!(
+                out,
+                "running (process {}, version {}, since {})",
+                daemon.pid, daemon.version, daemon.started_at
+            )?,
             None => writeln!(out, "not running")?,
         }
         writeln!(out, "store {}, {} spooled\n", self.data_dir, bytes(self.spool_bytes))?;
-        let mut table = table(&["stream", "captured", "late", "read up to", "behind", "slack", "unverified", "gaps", "dialect"]);
+        let mut table =
+            table(&["stream", "captured", "late", "read up to", "behind", "slack", "unverified", "gaps", "dialect"]);
         for one in &self.streams {
             table.add_row([
                 one.name.clone(),
@@ -185,7 +190,9 @@ impl Report {
         if self.dead_letters > 0 {
             writeln!(out, "\n{} in the dead letters", counted(self.dead_letters, "row", "rows"))?;
         }
-        if let Some(skew) = self.daemon.as_ref().and_then(|daemon| daemon.clock_skew_ms).filter(|skew| skew.abs() > 2_000) {
+        if let Some(skew) =
+            self.daemon.as_ref().and_then(|daemon| daemon.clock_skew_ms).filter(|skew| skew.abs() > 2_000)
+        {
             writeln!(out, "\nthis machine's clock is {} off the API's; the API's is used", humane(skew.abs()))?;
         }
         Ok(())
@@ -194,7 +201,7 @@ impl Report {
 
 fn table(header: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
     table
 }
 

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 /// The form of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum LogFormat {
+pub(super) enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
@@ -16,7 +16,7 @@ pub enum LogFormat {
 
 /// Starts logging. `quiet` is for commands with a progress bar: only warnings pass, unless `-v` asks for more.
 /// `SPARKSPOOL_LOG` overrides the level with tracing's own filter syntax.
-pub fn start(format: LogFormat, verbose: u8, quiet: bool) {
+pub(super) fn start(format: LogFormat, verbose: u8, quiet: bool) {
     let level = match (verbose, quiet) {
         (0, true) => "sparkspool=warn,error",
         (0, false) | (1, true) => "sparkspool=info,warn",
@@ -30,7 +30,9 @@ pub fn start(format: LogFormat, verbose: u8, quiet: bool) {
     let _ = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
         // Under systemd the journal has its own clock.
-        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => builder.without_time().with_ansi(false).try_init(),
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
+            builder.without_time().with_ansi(false).try_init()
+        }
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
     };
 }

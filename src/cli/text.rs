@@ -1,11 +1,11 @@
 //! Numbers, spans and bars as people read them. It exists so that every command writes them the same way.
 
 /// `12431` as `12,431`.
-pub fn grouped(n: u64) -> String {
+pub(super) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -14,12 +14,12 @@ pub fn grouped(n: u64) -> String {
 }
 
 /// `1 event`, `2 events`.
-pub fn counted(n: u64, one: &str, many: &str) -> String {
+pub(super) fn counted(n: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(n), if n == 1 { one } else { many })
 }
 
 /// Bytes in binary units with one decimal: `9.5 MiB`.
-pub fn bytes(n: u64) -> String {
+pub(super) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut scaled = n;
@@ -34,7 +34,7 @@ pub fn bytes(n: u64) -> String {
 
 /// A horizontal bar of `value` against `max`, at most `width` characters, in eighths of a block. Anything above zero
 /// shows.
-pub fn bar(value: u64, max: u64, width: u64) -> String {
+pub(super) fn bar(value: u64, max: u64, width: u64) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let eighths = if max == 0 { 0 } else { (value.min(max) * width * 8).div_ceil(max) };
     let mut out = "█".repeat(usize::try_from(eighths / 8).unwrap_or(0));
@@ -57,7 +57,9 @@ mod tests {
 
     #[test]
     fn sizes_have_one_decimal() {
-        for (n, text) in [(0, "0 B"), (1_023, "1023 B"), (1_024, "1.0 KiB"), (1_536, "1.5 KiB"), (10_000_000, "9.5 MiB")] {
+        for (n, text) in
+            [(0, "0 B"), (1_023, "1023 B"), (1_024, "1.0 KiB"), (1_536, "1.5 KiB"), (10_000_000, "9.5 MiB")]
+        {
             assert_eq!(bytes(n), text);
         }
     }

@@ -92,7 +92,9 @@ impl Asker {
                 SourceError::Throttled { retry_after, .. } => (*retry_after, true),
                 SourceError::Transient { retry_after, .. } => (*retry_after, false),
                 SourceError::TooLarge { .. } => return Err(Halt::TooLarge),
-                SourceError::DialectChanged { now } => return Err(Halt::Replan(format!("the API answers the `{now}` dialect"))),
+                SourceError::DialectChanged { now } => {
+                    return Err(Halt::Replan(format!("the API answers the `{now}` dialect")));
+                }
                 SourceError::Refused { .. } => return Err(Halt::Source(error)),
             };
             let asked = asked.map(|wait| Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX));
@@ -134,7 +136,12 @@ impl Asker {
         if clock.now() >= PLAUSIBLE_FROM { Ok(()) } else { Err(Halt::Clock(clock.now())) }
     }
 
-    async fn attempt(&self, ask: &Ask, cursor: Option<&Cursor>, again: bool) -> Result<Result<Answer, SourceError>, Halt> {
+    async fn attempt(
+        &self,
+        ask: &Ask,
+        cursor: Option<&Cursor>,
+        again: bool,
+    ) -> Result<Result<Answer, SourceError>, Halt> {
         self.pulse.beat(self.account.monotonic(), ATTEMPT_MAX);
         let once = async {
             let Ok(_slot) = self.account.slots.acquire().await else { return Err(Halt::Stopped) };

@@ -175,7 +175,7 @@ impl Forwarder {
             let batch = Batch { key: format!("{}-{}-{}", segment.seq(), index, len), events };
             let written = open.sink.write(&batch).await;
             let verdict = judge(outcome_of(&written), attempt, len, fastrand::f64());
-            let behind = self.position_behind(segment, index, len);
+            let behind = position_behind(segment, index, len);
             match (verdict, written) {
                 (Verdict::Ack, Ok(receipt)) => {
                     self.acknowledge(open, behind, receipt, &[]).await?;
@@ -207,11 +207,6 @@ impl Forwarder {
         Ok(Ok(()))
     }
 
-    fn position_behind(&self, segment: &Segment, index: u32, len: usize) -> Position {
-        let next = index.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
-        if next >= segment.len() { Position::behind(segment) } else { Position { seq: segment.seq(), index: next } }
-    }
-
     async fn acknowledge(
         &self,
         open: &mut Open,
@@ -227,7 +222,8 @@ impl Forwarder {
             let written = self
                 .store
                 .write(move |store| {
-                    let refused: Vec<Refused<'_>> = owned.iter().map(|(at, reason)| Refused { at: *at, reason }).collect();
+                    let refused: Vec<Refused<'_>> =
+                        owned.iter().map(|(at, reason)| Refused { at: *at, reason }).collect();
                     store.ack(&Ack { sink: &name, expected, to, receipt: &text, refused: &refused, at })
                 })
                 .await;
@@ -275,6 +271,12 @@ impl Forwarder {
     fn count_dead_letter(&self) {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).dead_letters += 1;
     }
+}
+
+/// The position behind `len` events from `index` on.
+fn position_behind(segment: &Segment, index: u32, len: usize) -> Position {
+    let next = index.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+    if next >= segment.len() { Position::behind(segment) } else { Position { seq: segment.seq(), index: next } }
 }
 
 /// The rows of those streams that have one.

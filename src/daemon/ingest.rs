@@ -83,7 +83,7 @@ impl Ingest {
         if !std::mem::replace(quiet_tried, true) && self.nothing_new().await? {
             return Ok(Pass::default());
         }
-        let pass = self.read_due(|known, policy, now| plan::plan(known, policy, now)).await?;
+        let pass = self.read_due(plan::plan).await?;
         if let Some(recheck) = self.plan(&self.progress().await?, &plan::plan).recheck {
             self.walker.reconcile(recheck).await?;
         }
@@ -228,7 +228,9 @@ impl Ingest {
         for gap in gaps.iter().copied() {
             let stream = self.walker.stream;
             let at = self.walker.asker.account.clock.now();
-            self.walker.write(move |store| store.record_gap(stream, gap, "expired before it could be read", at)).await?;
+            self.walker
+                .write(move |store| store.record_gap(stream, gap, "expired before it could be read", at))
+                .await?;
             tracing::error!(stream = %self.walker.asker.stream, window = %gap, lost = humane(gap.span()),
                 "events of this range expired at the API before they could be read");
             pass.gaps += 1;

@@ -9,8 +9,8 @@ use super::notify;
 use super::schedule::Timer;
 use super::stream::{StreamTask, hint};
 use crate::config::Stream;
-use crate::core::retry::Backoff;
 use crate::core::plan;
+use crate::core::retry::Backoff;
 use crate::core::time::{DAY, Millis, UtcMillis};
 use crate::store::{Follower, Intent, IntentProgress, Outcome, OutcomeKind, StoreError, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ const BOARD_EVERY: Duration = Duration::from_secs(2);
 const MAILBOX_EVERY: Duration = Duration::from_secs(1);
 
 /// How often old rows are pruned.
-const PRUNE_EVERY: Duration = Duration::from_secs(600);
+const PRUNE_EVERY: Duration = Duration::from_mins(10);
 
 /// The day book outlives the retention by this much: no re-read can return an event whose key was forgotten.
 const DAY_BOOK_MARGIN: Millis = 4 * DAY;
@@ -58,7 +58,12 @@ impl Daemon {
         let mut forwarders = self.engine.forwarders();
         let mut tasks: JoinSet<Result<(), StoreError>> = JoinSet::new();
         for stream in &self.engine.config.streams {
-            tasks.spawn(stream_main(self.engine.clone(), stream.clone(), self.timer.clone(), self.boards[stream.name.as_str()].clone()));
+            tasks.spawn(stream_main(
+                self.engine.clone(),
+                stream.clone(),
+                self.timer.clone(),
+                self.boards[stream.name.as_str()].clone(),
+            ));
         }
         tasks.spawn(backfills(self.engine.clone()));
         tasks.spawn(prune(self.engine.clone()));
@@ -193,7 +198,8 @@ async fn stream_main(
                     "the stream cannot start and is tried again slowly; other streams and all sinks go on");
                 {
                     let mut board = lock(&board);
-                    (board.activity, board.error, board.hint) = ("stopped".into(), Some(halt.to_string()), Some(hint(&halt)));
+                    (board.activity, board.error, board.hint) =
+                        ("stopped".into(), Some(halt.to_string()), Some(hint(&halt)));
                 }
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())) => {}

@@ -47,13 +47,16 @@ pub enum SetupError {
     },
 }
 
+/// Reads an environment variable.
+pub type ReadEnv = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// What an engine is given besides its configuration.
 #[derive(Clone)]
 pub struct Surroundings {
     /// The clocks.
     pub time: TimeSource,
     /// Environment variables, for keys.
-    pub env: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub env: ReadEnv,
     /// Where `stdout` sinks write.
     pub stdout: MakeStdout,
     /// For one-shot commands.
@@ -143,11 +146,7 @@ fn connect(account: &config::Account, surroundings: &Surroundings) -> Result<Con
         None => None,
     };
     let client = Client::new(limits, roots.as_deref()).map_err(|source| SetupError::Net { account: name(), source })?;
-    let shared = Account::new(
-        surroundings.time.clone(),
-        account.requests_per_minute,
-        account.concurrency,
-        account.page_size,
-    );
+    let shared =
+        Account::new(surroundings.time.clone(), account.requests_per_minute, account.concurrency, account.page_size);
     Ok(Connection { config: account.clone(), client, key, shared: Arc::new(shared) })
 }

@@ -316,13 +316,12 @@ impl Walker {
                 continue;
             }
             let fits = total.is_none_or(|total| total <= u64::from(self.asker.account.page_size()));
-            match window.bisect(MINUTE).filter(|_| !fits) {
-                Some((older, newer)) => stack.extend([newer, older]),
-                None => {
-                    let walked = self.walk(window, None).await?;
-                    outcome.complete &= matches!(walked, Walked::Closed { verified: true, .. });
-                }
+            if let Some((older, newer)) = window.bisect(MINUTE).filter(|_| !fits) {
+                stack.extend([newer, older]);
+                continue;
             }
+            let walked = self.walk(window, None).await?;
+            outcome.complete &= matches!(walked, Walked::Closed { verified: true, .. });
         }
         outcome.stored = self.stored(range).await?;
         Ok(outcome)

@@ -1,8 +1,6 @@
 //! The normalized event against everything known of SparkPost's events: every type, field and JSON type ever seen.
 //! It exists because the mapping is a promise to people who never see the API, and holds only if nothing is missed.
 
-#![expect(clippy::unwrap_used, reason = "a helper of a test that panics fails the test")]
-
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};

@@ -321,4 +321,3 @@ pub fn event_time(raw: &str) -> Option<UtcMillis> {
     let (_, token) = super::json::fields(raw)?.find(|(name, _)| *name == "timestamp")?;
     UtcMillis::parse(&super::json::scalar(token)?)
 }
-

@@ -156,8 +156,7 @@ fn a_row_that_could_not_be_read_back_is_refused_whole() {
     let (_dir, mut store, stream) = fresh();
     let good = page(&[given("1", 5)]);
     let outside = Row { start: 1_000_000, len: 3, ..good.rows[0] };
-    let bad =
-        Page::new(Bytes::from_static(b"\"\xff\xfe\""), vec![Row { start: 0, len: 4, ..outside }], vec![], None, None);
+    let bad = Page::new(Bytes::from_static(b"\"\xff\xfe\""), vec![Row { start: 0, len: 4, ..outside }], vec![], vec![]);
     assert_eq!(kind(commit(&mut store, stream, &bad)), "invalid");
     let mut rows = page(&[given("2", 6)]);
     rows.rows.push(outside);

@@ -72,7 +72,7 @@ pub(super) fn page_with(events: &[Given], rejects: &[&str]) -> Page {
         let digest = crate::core::event::canonical_digest(raw);
         bad.push(Reject { start, len, digest, reason: "no time" });
     }
-    Page::new(Bytes::from(body), rows, bad, None, None)
+    Page::new(Bytes::from(body), rows, bad, vec![])
 }
 
 pub(super) fn commit(store: &mut Store, stream: StreamId, page: &Page) -> Result<Committed, StoreError> {
