@@ -8,7 +8,7 @@ use crate::core::event::EventKey;
 use crate::core::page::Row;
 use crate::core::time::{MINUTE, UtcMillis};
 use crate::core::window::Window;
-use rusqlite::{Connection, Transaction};
+use rusqlite::{CachedStatement, Connection, Transaction};
 
 /// A decimal key: id, then type tag, big-endian, so that bytes sort as [`EventKey`] does.
 type Decimal = [u8; 10];
@@ -49,11 +49,12 @@ impl Scratch {
         self.entries.clear();
         self.entries.extend((0..).zip(rows).map(|(row, r)| Entry { minute: minute_of(r.at), key: r.key, row }));
         self.entries.sort_unstable();
+        let mut minutes = Minutes::of(tx, stream, touched_at)?;
         let mut new_events = 0;
         let mut first = 0;
         while let Some(minute) = self.entries.get(first).map(|entry| entry.minute) {
             let behind = first + self.entries[first..].partition_point(|entry| entry.minute == minute);
-            new_events += self.record_minute(tx, stream, minute, first..behind, touched_at)?;
+            new_events += self.record_minute(&mut minutes, minute, first..behind)?;
             first = behind;
         }
         Ok(new_events)
@@ -61,11 +62,9 @@ impl Scratch {
 
     fn record_minute(
         &mut self,
-        tx: &Transaction<'_>,
-        stream: StreamId,
+        minutes: &mut Minutes<'_>,
         minute: i64,
         range: std::ops::Range<usize>,
-        touched_at: UtcMillis,
     ) -> Result<u64, StoreError> {
         let Self { entries, decimals, digests, is_new } = self;
         let entries = &entries[range];
@@ -74,10 +73,8 @@ impl Scratch {
         let decimal_keys = entries[..split].iter().map(|entry| (packed_decimal(entry.key), entry.row));
         let digest_keys = entries[split..].iter().map(|entry| (packed_digest(entry.key), entry.row));
 
-        let mut load = tx.prepare_cached("SELECT decimals, digests FROM minute WHERE stream = ?1 AND minute = ?2")?;
-        let mut held = load.query((stream, minute))?;
-        let row = held.next()?;
-        let (held_decimals, held_digests) = match row {
+        let mut held = minutes.load.query((minutes.stream, minute))?;
+        let (held_decimals, held_digests) = match held.next()? {
             Some(row) => (blob(row, 0, minute)?, blob(row, 1, minute)?),
             None => (&[][..], &[][..]),
         };
@@ -86,13 +83,30 @@ impl Scratch {
         drop(held);
         if new_events > 0 {
             let count = decimals.len() / size_of::<Decimal>() + digests.len() / size_of::<Digest>();
-            let sql = "INSERT INTO minute (stream, minute, count, touched_at, decimals, digests)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (stream, minute) DO UPDATE
-                       SET count = ?3, touched_at = max(touched_at, ?4), decimals = ?5, digests = ?6";
-            let mut save = tx.prepare_cached(sql)?;
-            save.execute((stream, minute, Count(count as u64), touched_at, &**decimals, &**digests))?;
+            let row = (minutes.stream, minute, Count(count as u64), minutes.touched_at, &**decimals, &**digests);
+            minutes.save.execute(row)?;
         }
         Ok(new_events)
+    }
+}
+
+/// The minutes of one stream, within one transaction: a page may touch thousands of them.
+struct Minutes<'tx> {
+    stream: StreamId,
+    touched_at: UtcMillis,
+    load: CachedStatement<'tx>,
+    save: CachedStatement<'tx>,
+}
+
+impl<'tx> Minutes<'tx> {
+    fn of(tx: &'tx Transaction<'_>, stream: StreamId, touched_at: UtcMillis) -> Result<Self, StoreError> {
+        let load = tx.prepare_cached("SELECT decimals, digests FROM minute WHERE stream = ?1 AND minute = ?2")?;
+        let save = tx.prepare_cached(
+            "INSERT INTO minute (stream, minute, count, touched_at, decimals, digests)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (stream, minute) DO UPDATE
+             SET count = ?3, touched_at = max(touched_at, ?4), decimals = ?5, digests = ?6",
+        )?;
+        Ok(Self { stream, touched_at, load, save })
     }
 }
 

@@ -156,3 +156,49 @@ impl From<rusqlite::Error> for StoreError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_says_what_happened_to_what_and_what_to_do() {
+        let path = || PathBuf::from("/var/lib/sparkspool");
+        let what = || "page 7 is torn".to_owned();
+        let position = |seq, index| Position { seq, index };
+        let errors = [
+            StoreError::Locked { dir: path(), pid: Some(42) },
+            StoreError::Locked { dir: path(), pid: None },
+            StoreError::Unwritable { path: path(), source: std::io::ErrorKind::PermissionDenied.into() },
+            StoreError::Missing { path: path() },
+            StoreError::NewerSchema { found: 3, known: 1 },
+            StoreError::OlderSchema { found: 1, known: 3 },
+            StoreError::NotOurs { path: path() },
+            StoreError::DefectiveSqlite { found: "3.40.1" },
+            StoreError::Corrupt { what: what() },
+            StoreError::DiskFull,
+            StoreError::Io { what: what() },
+            StoreError::Busy,
+            StoreError::StalePosition { sink: "archive".into(), expected: position(1, 2), stored: position(3, 0) },
+            StoreError::Invalid { what: what() },
+            StoreError::Aborted { what: "it panicked" },
+            StoreError::Sqlite { what: what() },
+        ];
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(texts.join("\n"));
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_must_stop() {
+        use rusqlite::ffi;
+        let of = |code| StoreError::from(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None));
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_BUSY_SNAPSHOT, ffi::SQLITE_IOERR_SHMSIZE] {
+            assert!(of(code).is_pause() && !of(code).is_stop(), "{code}");
+        }
+        for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB] {
+            assert!(of(code).is_stop() && !of(code).is_pause(), "{code}");
+        }
+        let other = of(ffi::SQLITE_CONSTRAINT);
+        assert!(!other.is_stop() && !other.is_pause());
+    }
+}

@@ -91,7 +91,8 @@ impl Store {
     /// Returns `false` where a reader prevented that; the next call does the rest.
     pub fn checkpoint(&mut self) -> Result<bool, StoreError> {
         self.refuse_when_broken()?;
-        let busy: i64 = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
+        let emptied = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0));
+        let busy: i64 = self.noting_breakage(emptied.map_err(StoreError::from))?;
         Ok(busy == 0)
     }
 
@@ -125,10 +126,15 @@ impl Store {
                 tx.commit()?;
                 Ok(value)
             });
+        self.noting_breakage(outcome)
+    }
+
+    /// Ends the writing in this process after damage or a failed write: after a failed sync the kernel may have
+    /// dropped the pages, and a retry that succeeds would prove nothing.
+    fn noting_breakage<T>(&mut self, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
         if let Err(error) = &outcome
             && error.is_stop()
         {
-            // After a failed sync the kernel may have dropped the pages; a retry that succeeds would prove nothing.
             self.broken = Some(error.to_string());
         }
         outcome

@@ -10,8 +10,9 @@ use rusqlite::{Connection, Transaction};
 
 /// Segments deleted in one step, at most.
 const STEP_SEGMENTS: i64 = 256;
-/// Bytes deleted in one step, at most, unless a single segment is larger: they all pass through the log.
-const STEP_BYTES: u64 = 32 << 20;
+/// Bytes deleted in one step, at most, unless a single segment is larger. Overwriting them passes as many through the
+/// write-ahead log, which must stay small where space is what is short.
+const STEP_BYTES: u64 = 4 << 20;
 
 /// A sink, and the streams it must be handed.
 #[derive(Clone, Copy, Debug)]

@@ -2,6 +2,44 @@
 //! They exist because each of these happens to someone, and none may lose or invent an event.
 
 use super::*;
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_torn_log_leaves_an_earlier_instant_whole(
+        cut in any::<prop::sample::Index>(),
+        flip in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let (_dir, mut store, stream) = fresh();
+        store.checkpoint().unwrap();
+        for n in 0..4_i64 {
+            let events: Vec<_> = (0..=n * 7).map(|i| given(&format!("{n}-{i}"), n * MINUTE + i)).collect();
+            let certificate = closing(window(n * MINUTE, (n + 1) * MINUTE), true);
+            let page = page(&events);
+            let whole = PageCommit { stream, page: &page, observed_at: NOW, close: Some(&certificate) };
+            store.commit_page(&whole).unwrap();
+        }
+        let copy = crashed(&store);
+        let log = copy.path().join("sparkspool.db-wal");
+        let mut bytes = std::fs::read(&log).unwrap();
+        bytes.truncate(cut.index(bytes.len() + 1));
+        if let Some(at) = flip.filter(|_| !bytes.is_empty()).map(|flip| flip.index(bytes.len())) {
+            bytes[at] ^= 0x40;
+        }
+        std::fs::write(&log, bytes).unwrap();
+
+        let mut torn = Store::open(copy.path()).unwrap();
+        let commits = torn.progress(stream).unwrap().coverage.span() / MINUTE;
+        let events: i64 = (0..commits).map(|n| n * 7 + 1).sum();
+        let whole = spooled(&store, &[stream]);
+        prop_assert_eq!(&spooled(&torn, &[stream]), &whole[..usize::try_from(events).unwrap()]);
+        prop_assert_eq!(torn.count(stream, window(0, 9 * MINUTE)).unwrap(), events.unsigned_abs());
+        let summary = Reader::open(copy.path()).unwrap().streams().unwrap().remove(0);
+        prop_assert_eq!(summary.captured, events.unsigned_abs());
+    }
+}
 
 /// Lets the database grow by `pages` more pages only, as a disk would that is about to be full.
 fn limit(store: &Store, pages: i64) {

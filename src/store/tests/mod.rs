@@ -107,6 +107,7 @@ pub(super) fn crashed(store: &Store) -> TempDir {
 }
 
 /// Names a way in which opening or a step failed, for comparing.
+#[expect(clippy::needless_pass_by_value, reason = "reads better around the call it judges")]
 pub(super) fn kind<T>(outcome: Result<T, StoreError>) -> &'static str {
     match outcome {
         Ok(_) => "ok",
