@@ -12,22 +12,24 @@ use super::query::Problem;
 use super::rows::{BLOCK, Rows};
 use super::search::Search;
 use super::view::View;
+use crate::core::event::{EventKey, canonical_digest};
 use crate::core::time::{DAY, Millis, UtcMillis};
 use crate::core::window::Window;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-/// The longest path and query together, in bytes [D].
+/// The longest path and query together, in bytes `[D]`.
 const URI_MAX: usize = 4_096;
 
-/// A key that the API accepts: bare in `Authorization`, or as the user name of HTTP Basic [D].
+/// A key that the API accepts: bare in `Authorization`, or as the user name of HTTP Basic `[D]`.
 #[derive(Clone)]
 pub struct Key {
     /// The secret itself.
     pub text: String,
-    /// A subaccount's key sees that subaccount's events only [D].
+    /// A subaccount's key sees that subaccount's events only `[D]`.
     pub subaccount: Option<u32>,
-    /// Whether it may search events; 403 without [L].
+    /// Whether it may search events; 403 without `[L]`.
     pub granted: bool,
 }
 
@@ -41,11 +43,11 @@ impl Key {
 /// How the API reads `to`. For the legacy API no document says which it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ToReading {
-    /// The whole minute (for the Events API: second) that `to` names is inside, as a working client's notes say [C].
+    /// The whole minute (for the Events API: second) that `to` names is inside, as a working client's notes say `[C]`.
     WholeMinute,
     /// The instant itself is inside, what follows it is not.
     Instant,
-    /// What happens at `to` is outside: documented for the Events API [D].
+    /// What happens at `to` is outside: documented for the Events API `[D]`.
     Exclusive,
 }
 
@@ -54,9 +56,9 @@ pub enum ToReading {
 pub enum Legacy {
     /// It answers, as on compatible servers.
     Served,
-    /// 404, as on SparkPost's own hosts since it was discontinued [L].
+    /// 404, as on SparkPost's own hosts since it was discontinued `[L]`.
     Retired,
-    /// 200 and no rows, whatever is asked: a retirement that nobody notices [A].
+    /// 200 and no rows, whatever is asked: a retirement that nobody notices `[A]`.
     Hollow,
 }
 
@@ -73,7 +75,7 @@ pub struct Behaviour {
     pub events_to: ToReading,
     /// `true`: what happened at `from` itself is outside, against every document.
     pub from_exclusive: bool,
-    /// How long events stay: ten days [D].
+    /// How long events stay: ten days `[D]`.
     pub retention: Millis,
 }
 
@@ -100,7 +102,7 @@ impl Behaviour {
     }
 }
 
-/// What the API looks at of a request. `X-MSYS-SUBACCOUNT` is not among it: event searches ignore it [D].
+/// What the API looks at of a request. `X-MSYS-SUBACCOUNT` is not among it: event searches ignore it `[D]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The method, in capitals.
@@ -134,7 +136,7 @@ impl Response {
         Self { status, headers, body: vec![Bytes::from(body)], rows: 0, fired: Vec::new() }
     }
 
-    /// A gateway's page [L].
+    /// A gateway's page `[L]`.
     pub(super) fn html(status: u16, title: &str) -> Self {
         let body = format!(
             "<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n\
@@ -159,7 +161,7 @@ pub(super) enum Route {
 }
 
 impl Route {
-    /// A slash at the end is ignored [D].
+    /// A slash at the end is ignored `[D]`.
     pub(super) fn of(path: &str) -> Self {
         match path.trim_end_matches('/') {
             "/api/v1/message-events" => Self::Search(Dialect::MessageEvents),
@@ -240,6 +242,23 @@ impl Api {
         events.filter(|event| event.is_visible(at)).filter(matches).collect()
     }
 
+    /// The keys under which a capture in `dialect` must hold the events of [`Api::truth`]; of events without an id, the
+    /// n-th identical row is the n-th occurrence.
+    pub fn truth_keys(&self, dialect: Dialect, window: Window, filter: &Filter, at: UtcMillis) -> Vec<EventKey> {
+        let mut seen = BTreeMap::<[u8; 32], u32>::new();
+        let key = |event: &Event| {
+            if let Some(id) = event.id.text() {
+                return EventKey::of_id(&id, event.kind.name());
+            }
+            let row = self.row(dialect, event);
+            let digest = canonical_digest(&String::from_utf8_lossy(&row));
+            let occurrence = seen.entry(digest).or_default();
+            *occurrence += 1;
+            EventKey::of_anonymous(&digest, *occurrence - 1)
+        };
+        self.truth(window, filter, at).into_iter().map(key).collect()
+    }
+
     /// The row of an event of this population, byte for byte as `dialect` serves it.
     pub fn row(&self, dialect: Dialect, event: &Event) -> Bytes {
         let place = self.population.place_after(event.at, event.id).saturating_sub(1);
@@ -308,7 +327,7 @@ impl Api {
     }
 }
 
-/// `{"errors":[{"message","description"?,"code"?}]}`; codes are strings in most documents [D].
+/// `{"errors":[{"message","description"?,"code"?}]}`; codes are strings in most documents `[D]`.
 pub(super) fn refusal(status: u16, message: &str, description: Option<&str>, code: Option<&str>) -> Response {
     let mut error = serde_json::json!({ "message": message });
     for (name, value) in [("description", description), ("code", code)] {

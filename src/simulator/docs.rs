@@ -1,4 +1,4 @@
-//! The documentation and samples endpoints of both dialects, answered without a key as SparkPost does [D].
+//! The documentation and samples endpoints of both dialects, answered without a key as SparkPost does `[D]`.
 //! It exists because clients build their catalogues from them; the samples are real rows of a small population.
 
 use super::filter;
@@ -34,7 +34,7 @@ pub(super) fn samples(dialect: Dialect, query: &str) -> String {
 }
 
 /// `{"results":[{field: {"description", "sampleValue"}}, …]}`, one object a type. `display_name` and
-/// `event_description` occur only here: they are no fields of events [C].
+/// `event_description` occur only here: they are no fields of events `[C]`.
 pub(super) fn documentation(dialect: Dialect) -> String {
     let described = sample_rows(dialect, &Kind::DOCUMENTED).into_iter().zip(Kind::DOCUMENTED).map(|(row, kind)| {
         let mut fields = Map::new();

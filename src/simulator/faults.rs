@@ -9,11 +9,11 @@ use std::ops::Range;
 /// One way to fail. Faults that replace the answer exclude each other: the first of a plan's rules wins.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Fault {
-    /// 429 with the body that a working client matches, word by word [C].
+    /// 429 with the body that a working client matches, word by word `[C]`.
     Throttled(RetryAfter),
-    /// This status with `Could not proceed (… error)`: 502 was seen under load [C], 500, 503, 504 in incidents.
+    /// This status with `Could not proceed (… error)`: 502 was seen under load `[C]`, 500, 503, 504 in incidents.
     Failing(u16),
-    /// This status with a gateway's HTML page: 400 was seen under load [L], 200 is a captive proxy's.
+    /// This status with a gateway's HTML page: 400 was seen under load `[L]`, 200 is a captive proxy's.
     Html(u16),
     /// The connection is reset before any answer.
     Reset,
@@ -57,11 +57,14 @@ pub enum Fault {
     Links(LinkShape),
     /// The answer comes from a replica that is this many milliseconds behind.
     ReplicaLag(Millis),
+    /// Odd pages always come from a replica this many milliseconds behind, with its own order of ties: every walk
+    /// skips the same rows again. Legacy only.
+    StickyReplica(Millis),
     /// Rows of one second come in another order, each answer its own. Legacy only: a cursor fixes the order.
     TiesReordered,
 }
 
-/// What a 429 says about waiting. `Retry-After` was never documented nor seen [D].
+/// What a 429 says about waiting. `Retry-After` was never documented nor seen `[D]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RetryAfter {
     /// Nothing: the default.
@@ -107,9 +110,9 @@ pub enum LinkShape {
     EmptyArray,
     /// No `links` at all.
     Absent,
-    /// `[{"href": …, "rel": …}]`: the legacy shape [L].
+    /// `[{"href": …, "rel": …}]`: the legacy shape `[L]`.
     Array,
-    /// `{"next": …}`: the shape of the Events API [L].
+    /// `{"next": …}`: the shape of the Events API `[L]`.
     Object,
 }
 
@@ -148,6 +151,7 @@ impl Fault {
             Self::Links(LinkShape::Array) => "links_array",
             Self::Links(LinkShape::Object) => "links_object",
             Self::ReplicaLag(_) => "replica_lag",
+            Self::StickyReplica(_) => "sticky_replica",
             Self::TiesReordered => "ties_reordered",
         }
     }

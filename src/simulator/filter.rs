@@ -1,5 +1,5 @@
 //! The filters of both APIs, which really filter: lists of values, exact or by whole words.
-//! It exists so that a misspelt or legacy name widens the result silently, as it does at SparkPost [D].
+//! It exists so that a misspelt or legacy name widens the result silently, as it does at SparkPost `[D]`.
 
 use super::kind::{Dialect, Kind};
 use super::query::{Param, Problem};
@@ -35,15 +35,15 @@ enum Field {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Match {
     Exact,
-    /// Whole words, split at space, `-` and `_` [D].
+    /// Whole words, split at space, `-` and `_` `[D]`.
     Words,
-    /// Whole segments, split at `.` too [D].
+    /// Whole segments, split at `.` too `[D]`.
     Segments,
-    /// The legacy `reason`: contained anywhere [D], `%` at the ends or not; not a list.
+    /// The legacy `reason`: contained anywhere `[D]`, `%` at the ends or not; not a list.
     Contained,
 }
 
-/// The Events API's filters [D].
+/// The Events API's filters `[D]`.
 const EVENTS: [(&str, Field, Match); 20] = [
     ("event_ids", Field::EventId, Match::Exact),
     ("events", Field::Type, Match::Exact),
@@ -67,7 +67,7 @@ const EVENTS: [(&str, Field, Match); 20] = [
     ("ab_test_versions", Field::AbTestVersion, Match::Exact),
 ];
 
-/// The legacy API's filters [D]; that their lists compare exactly is assumed [A].
+/// The legacy API's filters `[D]`; that their lists compare exactly is assumed `[A]`.
 const MESSAGE_EVENTS: [(&str, Field, Match); 11] = [
     ("recipients", Field::Recipient, Match::Exact),
     ("friendly_froms", Field::From, Match::Exact),
@@ -103,14 +103,14 @@ struct Rule {
 }
 
 /// The filters of a query: all of them must match. That values of one are alternatives and filters are not is what
-/// every sample of the documents shows, though none says it [D].
+/// every sample of the documents shows, though none says it `[D]`.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     rules: Vec<Rule>,
 }
 
 impl Filter {
-    /// The filter that these parameters make in `dialect`; names that are none of its filters are ignored [D].
+    /// The filter that these parameters make in `dialect`; names that are none of its filters are ignored `[D]`.
     pub fn new(dialect: Dialect, params: &[(&str, &str)]) -> Result<Self, Problem> {
         let params: Vec<Param<'_>> = params
             .iter()
@@ -137,7 +137,7 @@ impl Filter {
         Ok(Self { rules })
     }
 
-    /// A subaccount's key sees its own events only; whatever `subaccounts` says is overridden [D].
+    /// A subaccount's key sees its own events only; whatever `subaccounts` says is overridden `[D]`.
     pub(super) fn only_subaccount(mut self, subaccount: u32) -> Self {
         self.rules.retain(|rule| rule.field != Field::Subaccount);
         let values = vec![subaccount.to_string()];

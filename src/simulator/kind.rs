@@ -22,7 +22,7 @@ impl Dialect {
     }
 }
 
-/// The type of an event: the 18 that both documentation endpoints list [D], and one that nobody has documented.
+/// The type of an event: the 18 that both documentation endpoints list `[D]`, and one that nobody has documented.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[expect(missing_docs, reason = "the names are the vendor's own")]
 pub enum Kind {
@@ -44,7 +44,7 @@ pub enum Kind {
     ListUnsubscribe,
     LinkUnsubscribe,
     SmsStatus,
-    /// A type that appeared after every document we have: "additive changes without notice" are promised [D].
+    /// A type that appeared after every document we have: "additive changes without notice" are promised `[D]`.
     Undocumented,
 }
 
@@ -129,14 +129,14 @@ impl Kind {
     }
 }
 
-/// An event's id, ordered as the simulated API breaks ties: the order itself is assumed [A].
+/// An event's id, ordered as the simulated API breaks ties: the order itself is assumed `[A]`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum EventId {
-    /// The event has none (`sms_status` never has [D]); the number is its row, known to the index only.
+    /// The event has none (`sms_status` never has `[D]`); the number is its row, known to the index only.
     Nameless(u32),
-    /// A decimal integer beyond 2^53 [L].
+    /// A decimal integer beyond 2^53 `[L]`.
     Decimal(u64),
-    /// A UUID: "for some event types a large integer, for others a UUID" [D].
+    /// A UUID: "for some event types a large integer, for others a UUID" `[D]`.
     Uuid(u128),
 }
 

@@ -50,7 +50,7 @@ impl Fate {
         Self::Delivered,
     ];
 
-    /// A fate by plausible weights, in ten-thousandths; about 2.5 events a message, as SparkPost itself reckons [D].
+    /// A fate by plausible weights, in ten-thousandths; about 2.5 events a message, as SparkPost itself reckons `[D]`.
     pub(super) fn draw(chance: &mut Chance) -> Self {
         weighted(
             chance.number(),

@@ -9,7 +9,7 @@ const WORDS: [&str; 16] = [
     "saddle", "marble", "thistle", "orchard", "ribbon",
 ];
 
-/// The `rcpt_meta` of a message. `indexed`: arrays as maps of their indexes, as the legacy API returns them [D].
+/// The `rcpt_meta` of a message. `indexed`: arrays as maps of their indexes, as the legacy API returns them `[D]`.
 /// `padding` adds a field of that many bytes.
 pub(super) fn of(view: &View<'_>, indexed: bool, padding: usize) -> Value {
     let number = view.of_message(50, 1_000_000);
@@ -32,7 +32,7 @@ pub(super) fn of(view: &View<'_>, indexed: bool, padding: usize) -> Value {
     if indexed { index(meta) } else { meta }
 }
 
-/// The `rcpt_tags` of a message; `[]` where there are none [D].
+/// The `rcpt_tags` of a message; `[]` where there are none `[D]`.
 pub(super) fn tags(view: &View<'_>) -> Value {
     match view.of_message(52, 6) {
         0..=2 => json!([]),
@@ -42,7 +42,7 @@ pub(super) fn tags(view: &View<'_>) -> Value {
     }
 }
 
-/// Arrays, at every depth [A], as maps from index to item.
+/// Arrays, at every depth `[A]`, as maps from index to item.
 fn index(value: Value) -> Value {
     match value {
         Value::Array(items) => {

@@ -10,8 +10,8 @@
 //!
 //! # Evidence
 //!
-//! Each behaviour is marked where it is built: [D] documented by SparkPost, [L] seen in a live capture, [C] relied on
-//! by a client that worked, [A] assumed because nobody has written it down. What is assumed, in one place:
+//! Each behaviour is marked where it is built: `[D]` documented by SparkPost, `[L]` seen in a live capture, `[C]` relied on
+//! by a client that worked, `[A]` assumed because nobody has written it down. What is assumed, in one place:
 //!
 //! | assumed | switch |
 //! |---|---|

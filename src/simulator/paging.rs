@@ -9,7 +9,7 @@ use super::kind::Dialect;
 use super::rows::BLOCK;
 use super::search::{Search, Start};
 use super::view::View;
-use crate::core::time::UtcMillis;
+use crate::core::time::{Millis, UtcMillis};
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -38,6 +38,19 @@ struct Selection {
     /// Matches behind the page.
     more: bool,
 }
+
+/// The replica an answer comes from, by default one that is up to date and keeps ties in the order of ids.
+#[derive(Default)]
+struct Replica {
+    lag: Millis,
+    /// The fault that makes it lag.
+    name: Option<&'static str>,
+    /// What orders its ties, and the fault that does.
+    ties: Option<(u64, &'static str)>,
+}
+
+/// Orders the ties of the sticky replica, the same in every answer.
+const STICKY: u64 = 0x0DD;
 
 struct Composer<'a> {
     api: &'a Api,
@@ -68,12 +81,10 @@ impl Composer<'_> {
     }
 
     fn select(&mut self) -> Selection {
-        let lag = self.fault(|fault| if let Fault::ReplicaLag(lag) = fault { Some(*lag) } else { None });
-        let now = self.around.now.plus(-lag.map_or(0, |(lag, _)| lag));
         let range = self.api.population().places(self.search.from, self.search.to);
-        let partial = self.fault(|fault| if let Fault::Partial(share) = fault { Some(*share) } else { None });
-        let reorder = self.search.dialect == Dialect::MessageEvents && self.strikes(&Fault::TiesReordered);
-        if let Some((_, name)) = lag {
+        let replica = self.replica();
+        let now = self.around.now.plus(-replica.lag);
+        if let Some(name) = replica.name {
             let changed = |place: usize| {
                 let event = &self.api.population().events()[place];
                 event.is_visible(now) != event.is_visible(self.around.now)
@@ -82,7 +93,8 @@ impl Composer<'_> {
                 self.fired.push(name);
             }
         }
-        if partial.is_none() && !reorder {
+        let partial = self.fault(|fault| if let Fault::Partial(share) = fault { Some(*share) } else { None });
+        if partial.is_none() && replica.ties.is_none() {
             return self.select_in_order(range, now);
         }
         let mut all: Vec<usize> = range.filter(|place| self.shows(*place, now)).collect();
@@ -93,13 +105,13 @@ impl Composer<'_> {
                 self.fired.push(name);
             }
         }
-        if reorder {
+        if let Some((salt, name)) = replica.ties {
             let events = self.api.population().events();
             for tie in all.chunk_by_mut(|a, b| events[*a].at == events[*b].at).filter(|tie| tie.len() > 1) {
-                tie.sort_by_key(|place| hashed(self.around.salt, *place as u64));
+                tie.sort_by_key(|place| hashed(salt, *place as u64));
             }
-            if !all.is_sorted() {
-                self.fired.push(Fault::TiesReordered.name());
+            if !all.is_sorted() && !self.fired.contains(&name) {
+                self.fired.push(name);
             }
         }
         let (behind, skip) = self.beginning();
@@ -107,6 +119,22 @@ impl Composer<'_> {
         let left = all.into_iter().filter(|place| *place >= behind).collect::<Vec<_>>();
         let page = left.iter().copied().skip(skip).take(self.search.per_page).collect();
         Selection { places: page, total, more: left.len() > skip.saturating_add(self.search.per_page) }
+    }
+
+    /// Which replica answers; the first fault that names one decides.
+    fn replica(&self) -> Replica {
+        let numbered = if let Start::Page(page) = self.search.start { Some(page) } else { None };
+        let chosen = self.fault(|fault| match (fault, numbered) {
+            (Fault::ReplicaLag(lag), _) => Some((*lag, None)),
+            (Fault::TiesReordered, Some(_)) => Some((0, Some(self.around.salt))),
+            (Fault::StickyReplica(lag), Some(page)) if page % 2 == 1 => Some((*lag, Some(STICKY))),
+            _ => None,
+        });
+        chosen.map_or(Replica::default(), |((lag, ties), name)| Replica {
+            lag,
+            name: (lag != 0).then_some(name),
+            ties: ties.map(|salt| (salt, name)),
+        })
     }
 
     fn shows(&self, place: usize, now: UtcMillis) -> bool {
@@ -168,7 +196,7 @@ impl Composer<'_> {
         }
     }
 
-    /// `total_count` as text: of the whole query, not the page [D].
+    /// `total_count` as text: of the whole query, not the page `[D]`.
     fn total(&mut self, total: usize) -> Option<String> {
         let total = total as u64;
         let told = self.fault(|fault| match fault {

@@ -29,7 +29,7 @@ pub struct PopulationOptions {
     /// Pad events to about this many bytes of JSON, through their `rcpt_meta`; for benchmarks. Longer ones stay as
     /// they are: without padding the mean is about 1,200 bytes.
     pub bytes_each: Option<u32>,
-    /// Every event becomes visible at most this long after it happened: "generally available within 1 minute" [D].
+    /// Every event becomes visible at most this long after it happened: "generally available within 1 minute" `[D]`.
     pub visible_within: Millis,
     /// Share of events that come later than that.
     pub late_share: f64,
@@ -37,17 +37,17 @@ pub struct PopulationOptions {
     pub late_max: Millis,
     /// Share of events of a type that no document names.
     pub unknown_share: f64,
-    /// Share of events without `event_id`, besides `sms_status`, which never has one [D].
+    /// Share of events without `event_id`, besides `sms_status`, which never has one `[D]`.
     pub nameless_share: f64,
     /// Share of events without an id that exist twice, byte for byte alike.
     pub twin_share: f64,
-    /// Share of ids that are UUIDs [D].
+    /// Share of ids that are UUIDs `[D]`.
     pub uuid_share: f64,
     /// Share of events that carry the id of an earlier event of their message, of another type.
     pub reused_id_share: f64,
-    /// Share of events that disappear again: the Data Privacy API erases recipients on request [D].
+    /// Share of events that disappear again: the Data Privacy API erases recipients on request `[D]`.
     pub erased_share: f64,
-    /// Share of events that are visible before the time they carry: the vendor's clocks disagree [A].
+    /// Share of events that are visible before the time they carry: the vendor's clocks disagree `[A]`.
     pub future_share: f64,
     /// Share of optional fields that are missing.
     pub dropout_share: f64,
@@ -100,14 +100,14 @@ pub(super) struct Message {
     pub(super) injected: UtcMillis,
     pub(super) transmission: u64,
     pub(super) campaign: u8,
-    /// `false`: engagement on mail older than 60 days comes without what its sending told [D].
+    /// `false`: engagement on mail older than 60 days comes without what its sending told `[D]`.
     pub(super) enriched: bool,
 }
 
 /// One event, before it is written in a dialect.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
-    /// When it happened: a whole second [L].
+    /// When it happened: a whole second `[L]`.
     pub at: UtcMillis,
     /// From when on the API shows it.
     pub visible_at: UtcMillis,

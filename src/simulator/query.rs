@@ -1,10 +1,10 @@
-//! A query string, read as the simulated API reads it: names are case-sensitive, unknown names are ignored [D].
-//! It exists apart from paging so that every refusal of a parameter is in one place; all their texts are assumed [A].
+//! A query string, read as the simulated API reads it: names are case-sensitive, unknown names are ignored `[D]`.
+//! It exists apart from paging so that every refusal of a parameter is in one place; all their texts are assumed `[A]`.
 
 use crate::core::time::UtcMillis;
 use jiff::tz::TimeZone;
 
-/// A parameter that the API does not accept: 400 with code `1200` and this description, both assumed [A].
+/// A parameter that the API does not accept: 400 with code `1200` and this description, both assumed `[A]`.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}; correct the parameter")]
 pub struct Problem(pub(super) String);
@@ -29,7 +29,7 @@ pub(super) fn parse(query: &str) -> Vec<Param<'_>> {
         .collect()
 }
 
-/// The value of `name`; of several, the last; an empty one counts as none [A].
+/// The value of `name`; of several, the last; an empty one counts as none `[A]`.
 pub(super) fn value<'p>(params: &'p [Param<'_>], name: &str) -> Option<&'p str> {
     params.iter().rev().find(|param| param.name == name).map(|param| param.value.as_str()).filter(|v| !v.is_empty())
 }
@@ -52,7 +52,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// `per_page`: 1 to 10,000, 1,000 where none is given [D]. The refusal is assumed [A].
+/// `per_page`: 1 to 10,000, 1,000 where none is given `[D]`. The refusal is assumed `[A]`.
 pub(super) fn per_page(params: &[Param<'_>]) -> Result<usize, Problem> {
     number(params, "per_page", 1_000).and_then(|count| {
         if (1..=10_000).contains(&count) {
@@ -63,7 +63,7 @@ pub(super) fn per_page(params: &[Param<'_>]) -> Result<usize, Problem> {
     })
 }
 
-/// `page`: from 1 on [D].
+/// `page`: from 1 on `[D]`.
 pub(super) fn page(params: &[Param<'_>]) -> Result<usize, Problem> {
     number(params, "page", 1)
         .and_then(|page| if page >= 1 { Ok(page) } else { Err(Problem("page must be 1 or more".to_owned())) })
@@ -76,7 +76,7 @@ fn number(params: &[Param<'_>], name: &str, default: usize) -> Result<usize, Pro
     })
 }
 
-/// `from` or `to`: minutes, seconds with `Z` or without, or a bare date [C]; in `zone` where it names none itself.
+/// `from` or `to`: minutes, seconds with `Z` or without, or a bare date `[C]`; in `zone` where it names none itself.
 pub(super) fn instant(params: &[Param<'_>], name: &str, zone: Option<&TimeZone>) -> Result<Option<UtcMillis>, Problem> {
     let Some(text) = value(params, name) else { return Ok(None) };
     let refuse = || Problem(format!("{name} must be a date and time"));
@@ -94,7 +94,7 @@ pub(super) fn instant(params: &[Param<'_>], name: &str, zone: Option<&TimeZone>)
     Ok(Some(UtcMillis::from_millis(instant.as_millisecond())))
 }
 
-/// `timezone`: an Olson name in any case [C], UTC where none is given [D].
+/// `timezone`: an Olson name in any case `[C]`, UTC where none is given `[D]`.
 pub(super) fn zone(params: &[Param<'_>]) -> Result<Option<TimeZone>, Problem> {
     match value(params, "timezone") {
         None | Some("UTC") => Ok(None),

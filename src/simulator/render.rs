@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 #[derive(Clone, Copy)]
 pub(super) struct Style<'a> {
     pub(super) dialect: Dialect,
-    /// The zone of `timestamp` and `injection_time`, legacy only [D]; `None` is UTC.
+    /// The zone of `timestamp` and `injection_time`, legacy only `[D]`; `None` is UTC.
     pub(super) zone: Option<&'a TimeZone>,
     /// Pad to about this many bytes.
     pub(super) bytes_each: Option<u32>,
@@ -283,8 +283,8 @@ impl Row<'_> {
         }
     }
 
-    /// Latitude and longitude are strings in the legacy capture [L]; numbers, with a numeric `zip`, in the Events
-    /// API [D][L].
+    /// Latitude and longitude are strings in the legacy capture `[L]`; numbers, with a numeric `zip`, in the Events
+    /// API `[D]`[L].
     fn geo(&mut self) {
         let view = self.view;
         let (country, region, city, postal, continent) = *pick(view.of_event(45, !0), &PLACES);
@@ -313,7 +313,7 @@ impl Row<'_> {
         geo.close();
     }
 
-    /// An SMS's report: no event id, no message, no recipient as email knows them [D].
+    /// An SMS's report: no event id, no message, no recipient as email knows them `[D]`.
     fn sms(&mut self) {
         let view = self.view;
         self.object.maybe("ip_pool", &view.ip_pool());

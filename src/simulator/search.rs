@@ -28,7 +28,7 @@ pub(super) struct Search<'q> {
     pub(super) start: Start,
     pub(super) filter: Filter,
     pub(super) zone: Option<TimeZone>,
-    /// The range as asked for, defaults materialised: links freeze it [L].
+    /// The range as asked for, defaults materialised: links freeze it `[L]`.
     asked: (UtcMillis, UtcMillis),
     params: Vec<Param<'q>>,
 }
@@ -76,7 +76,7 @@ impl<'q> Search<'q> {
         })
     }
 
-    /// The link to page `page`: host-relative, colons not encoded, defaults frozen, filters behind [L].
+    /// The link to page `page`: host-relative, colons not encoded, defaults frozen, filters behind `[L]`.
     pub(super) fn page_link(&self, page: usize) -> String {
         let zone = query::value(&self.params, "timezone").unwrap_or("UTC");
         let (from, to) =
@@ -93,7 +93,7 @@ impl<'q> Search<'q> {
         link
     }
 
-    /// The link to what lies behind a row: keys in alphabetical order, times without `Z`, base64's `=` as it is [D].
+    /// The link to what lies behind a row: keys in alphabetical order, times without `Z`, base64's `=` as it is `[D]`.
     /// The cursor is `(timestamp ms, event_id)` of the last row, as decoding the documents' samples shows.
     pub(super) fn cursor_link(&self, behind: Option<(UtcMillis, EventId)>) -> String {
         let cursor = behind
@@ -112,7 +112,7 @@ impl<'q> Search<'q> {
     }
 }
 
-/// Refusing a bad cursor with 400 is assumed [A]; that a cursor never expires is what its form implies.
+/// Refusing a bad cursor with 400 is assumed `[A]`; that a cursor never expires is what its form implies.
 fn read_cursor(text: &str) -> Result<Option<(UtcMillis, EventId)>, Problem> {
     if text == "initial" {
         return Ok(None);

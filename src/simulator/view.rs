@@ -1,6 +1,6 @@
 //! What an event says, field by field and before any dialect: the values that both rendering and filters use.
 //! It exists so that a filter matches exactly what the rendered row shows; which type has which field follows the
-//! groups of the Events API's documentation (2021) [D].
+//! groups of the Events API's documentation (2021) `[D]`.
 
 use super::cast::{ANSWERS, Answer, CAMPAIGNS, CUSTOMER, Campaign, provider, raw_recipient, receiver};
 use super::chance::{falls, hashed, scaled};
@@ -63,7 +63,7 @@ impl<'a> View<'a> {
         (!self.is_sms()).then(|| Cow::Owned(raw_recipient(self.message.seed)))
     }
 
-    /// The address in lower case [D].
+    /// The address in lower case `[D]`.
     pub(super) fn recipient(&self) -> Value {
         self.raw_recipient().map(|address| Cow::Owned(address.to_lowercase()))
     }
@@ -76,7 +76,7 @@ impl<'a> View<'a> {
         (!self.is_sms()).then(|| Cow::Owned(format!("{}@{}", self.campaign.from_local, self.campaign.domain)))
     }
 
-    /// What un-enriched engagement events lack [D], and SMS never had.
+    /// What un-enriched engagement events lack `[D]`, and SMS never had.
     fn told_at_sending(&self) -> bool {
         self.message.enriched && !self.is_sms()
     }
@@ -101,7 +101,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Documented on all types but bounce and delay [D].
+    /// Documented on all types but bounce and delay `[D]`.
     pub(super) fn ab_test(&self) -> Value {
         let has = !matches!(self.kind(), Kind::Bounce | Kind::Delay) && self.told_at_sending();
         self.campaign.ab_test.filter(|_| has).map(Cow::Borrowed)
@@ -115,7 +115,7 @@ impl<'a> View<'a> {
         self.message.enriched.then_some(Cow::Borrowed(self.campaign.pool))
     }
 
-    /// An address of RFC 5737's documentation range; rarely a name, because old bindings had names [L].
+    /// An address of RFC 5737's documentation range; rarely a name, because old bindings had names `[L]`.
     pub(super) fn sending_ip(&self) -> Value {
         self.message.enriched.then(|| match self.of_message(21, 100) {
             0 => Cow::Borrowed("binding-seven"),
@@ -123,7 +123,7 @@ impl<'a> View<'a> {
         })
     }
 
-    /// 20 hexadecimal digits, of which the middle eight are the second of injection [L].
+    /// 20 hexadecimal digits, of which the middle eight are the second of injection `[L]`.
     pub(super) fn message_id(&self) -> Value {
         (!self.is_sms() && !self.kind().is_generation()).then(|| {
             let second = u32::try_from(self.message.injected.as_secs()).unwrap_or(0);
@@ -151,17 +151,17 @@ impl<'a> View<'a> {
         self.answer().map(|answer| Cow::Borrowed(if self.timed_out() { "554" } else { answer.code }))
     }
 
-    /// Present where the documents list it; `generation_failure` has none [D].
+    /// Present where the documents list it; `generation_failure` has none `[D]`.
     pub(super) fn bounce_class(&self) -> Value {
         self.answer().map(|answer| answer.class).filter(|class| !class.is_empty()).map(Cow::Borrowed)
     }
 
-    /// A bounce after delays is a timeout of the queue, with the class of its last refusal [L].
+    /// A bounce after delays is a timeout of the queue, with the class of its last refusal `[L]`.
     fn timed_out(&self) -> bool {
         self.kind() == Kind::Bounce && self.event.retries > 0
     }
 
-    /// The receiver's words with addresses masked [D].
+    /// The receiver's words with addresses masked `[D]`.
     pub(super) fn reason(&self) -> Value {
         if self.is_sms() {
             return Some(Cow::Borrowed("stat:DELIVRD err:000"));
@@ -169,7 +169,7 @@ impl<'a> View<'a> {
         self.answer().map(|answer| self.timeout(Cow::Borrowed(answer.canonical)))
     }
 
-    /// The receiver's words as they came, line ends and all [D].
+    /// The receiver's words as they came, line ends and all `[D]`.
     pub(super) fn raw_reason(&self) -> Value {
         if self.is_sms() {
             return Some(Cow::Borrowed("id:0000 stat:DELIVRD err:000\n"));
@@ -194,7 +194,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// A variable return path, as SparkPost makes them [C].
+    /// A variable return path, as SparkPost makes them `[C]`.
     pub(super) fn msg_from(&self) -> Value {
         (!self.is_sms() && !self.kind().is_generation()).then(|| {
             let day = self.message.injected.as_secs() / 86_400;
