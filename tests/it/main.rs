@@ -8,5 +8,6 @@ mod config;
 mod file_sink;
 mod fixtures;
 mod normalize;
+mod simulator;
 mod sink_contract;
 mod support;
