@@ -32,8 +32,8 @@ pub enum Halt {
     /// The store refuses.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// This machine's clock is not set and the API gave no time.
-    #[error("this machine's clock says {0} and the API sent no `Date`")]
+    /// This machine's clock is wrong and the API's answers give no time to go by.
+    #[error("this machine's clock says {0}, and the API's `Date` headers do not settle what time it is")]
     Clock(crate::core::time::UtcMillis),
 }
 
@@ -64,6 +64,9 @@ pub struct Asker {
     /// For logs.
     pub stream: Arc<str>,
 }
+
+/// Questions asked to learn the time where answers disagree with this machine's clock, or with each other.
+const GREETINGS_MAX: u32 = 12;
 
 /// The longest that one attempt may take, waiting for its turn included, before the stream counts as stuck.
 const ATTEMPT_MAX: Millis = 30 * MINUTE;
@@ -126,14 +129,15 @@ impl Asker {
         let end = clock.now().plus(-settle).floor(MINUTE).max(PLAUSIBLE_FROM);
         let Some(window) = Window::new(end.plus(-60 * MINUTE), end) else { return Ok(()) };
         let ask = Ask { window, part: 0, per_page: 1, with_margin: false };
-        loop {
+        for _ in 0..GREETINGS_MAX {
             match self.page(&ask, None).await {
-                Ok(_) => break,
+                Ok(_) if clock.is_confirmed() => break,
+                Ok(_) => {}
                 Err(Halt::Replan(what)) => tracing::info!(stream = %self.stream, "{what}"),
                 Err(halt) => return Err(halt),
             }
         }
-        if clock.now() >= PLAUSIBLE_FROM { Ok(()) } else { Err(Halt::Clock(clock.now())) }
+        if clock.is_confirmed() && clock.now() >= PLAUSIBLE_FROM { Ok(()) } else { Err(Halt::Clock(clock.now())) }
     }
 
     async fn attempt(

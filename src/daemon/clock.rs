@@ -40,8 +40,10 @@ struct Anchor {
     offset: Millis,
     /// Whether an answer of the API has confirmed the offset.
     confirmed: bool,
-    /// Answers in a row that disagreed with the offset by more than [`TOLERANCE`].
+    /// Answers in a row that disagreed with the offset by more than [`TOLERANCE`], and agreed with each other.
     disagreeing: u32,
+    /// The offset they propose.
+    proposed: Millis,
 }
 
 /// A `Date` header has whole seconds and an answer travels: smaller differences are no news.
@@ -57,7 +59,7 @@ impl ApiClock {
     /// Starts from the wall clock, unconfirmed.
     pub fn new(source: TimeSource) -> Self {
         let offset = (source.wall)().as_millis() - (source.monotonic)();
-        Self { source, inner: Arc::new(Mutex::new(Anchor { offset, confirmed: false, disagreeing: 0 })) }
+        Self { source, inner: Arc::new(Mutex::new(Anchor { offset, confirmed: false, disagreeing: 0, proposed: 0 })) }
     }
 
     /// The API's time, as far as it is known.
@@ -80,8 +82,9 @@ impl ApiClock {
         (self.source.wall)().since(self.now())
     }
 
-    /// Takes note of an answer's `Date`. Without one, the wall clock is confirmed for want of better. Returns whether
-    /// the clock moved by more than a tolerance.
+    /// Takes note of an answer's `Date`. Without one, the wall clock is confirmed for want of better. One that agrees
+    /// confirms the clock; one that does not is believed when [`DISAGREEING_MAX`] in a row say the same. Returns whether
+    /// the clock moved.
     pub fn observe(&self, date: Option<UtcMillis>) -> bool {
         let monotonic = (self.source.monotonic)();
         let mut anchor = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,14 +93,16 @@ impl ApiClock {
             return false;
         };
         let offset = date.as_millis() - monotonic;
-        let agrees = (offset - anchor.offset).abs() <= TOLERANCE;
-        anchor.disagreeing = if agrees { 0 } else { anchor.disagreeing + 1 };
-        let first = !anchor.confirmed;
-        anchor.confirmed = true;
-        let moves = !agrees && (first || anchor.disagreeing >= DISAGREEING_MAX);
+        if (offset - anchor.offset).abs() <= TOLERANCE {
+            (anchor.confirmed, anchor.disagreeing) = (true, 0);
+            return false;
+        }
+        let same_as_before = anchor.disagreeing > 0 && (offset - anchor.proposed).abs() <= TOLERANCE;
+        anchor.disagreeing = if same_as_before { anchor.disagreeing + 1 } else { 1 };
+        anchor.proposed = offset;
+        let moves = anchor.disagreeing >= DISAGREEING_MAX;
         if moves {
-            anchor.offset = offset;
-            anchor.disagreeing = 0;
+            (anchor.offset, anchor.confirmed, anchor.disagreeing) = (offset, true, 0);
         }
         moves
     }
@@ -131,10 +136,10 @@ mod tests {
     const T: i64 = 1_794_000_000_000;
 
     #[test]
-    fn the_first_answer_sets_the_clock_and_a_step_of_the_wall_clock_does_not() {
-        let fake = fake(T - 86_400_000);
+    fn an_answer_that_agrees_confirms_and_a_step_of_the_wall_clock_changes_nothing() {
+        let fake = fake(T);
         assert!(!fake.clock.is_confirmed());
-        assert!(fake.clock.observe(Some(UtcMillis::from_millis(T))));
+        assert!(!fake.clock.observe(Some(UtcMillis::from_millis(T - 900))));
         assert!(fake.clock.is_confirmed());
         fake.wall.store(T + 86_400_000, Ordering::Relaxed);
         fake.monotonic.fetch_add(1_000, Ordering::Relaxed);
@@ -143,24 +148,31 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_answer_is_ignored_and_three_are_believed() {
+    fn a_wrong_wall_clock_gives_way_to_three_answers_that_agree() {
+        let fake = fake(T - 86_400_000);
+        let date = Some(UtcMillis::from_millis(T));
+        assert!(!fake.clock.observe(date) && !fake.clock.observe(date));
+        assert!(!fake.clock.is_confirmed());
+        assert!(fake.clock.observe(date));
+        assert!(fake.clock.is_confirmed());
+        assert_eq!(fake.clock.now().as_millis(), T);
+    }
+
+    #[test]
+    fn odd_answers_that_do_not_agree_with_each_other_are_not_believed() {
         let fake = fake(T);
         fake.clock.observe(Some(UtcMillis::from_millis(T)));
-        let odd = Some(UtcMillis::from_millis(T + 3_600_000));
-        assert!(!fake.clock.observe(odd));
-        assert!(!fake.clock.observe(Some(UtcMillis::from_millis(T))));
-        assert!(!fake.clock.observe(odd));
-        assert!(!fake.clock.observe(odd));
+        for odd in [T + 3_600_000, T + 7_200_000, T + 3_600_000, T - 5_000, T + 3_600_000, T + 3_600_000, T] {
+            assert!(!fake.clock.observe(Some(UtcMillis::from_millis(odd))));
+        }
         assert_eq!(fake.clock.now().as_millis(), T);
-        assert!(fake.clock.observe(odd));
-        assert_eq!(fake.clock.now().as_millis(), T + 3_600_000);
     }
 
     #[test]
     fn a_clock_of_1970_is_not_plausible_until_an_answer_came() {
         let fake = fake(0);
         assert!(!fake.clock.is_plausible());
-        fake.clock.observe(Some(UtcMillis::from_millis(T)));
+        (0..3).for_each(|_| drop(fake.clock.observe(Some(UtcMillis::from_millis(T)))));
         assert!(fake.clock.is_plausible());
     }
 

@@ -167,7 +167,7 @@ impl Walker {
         let mut answer = self.asker.page(ask, None).await?;
         let mut oversize = oversize;
         loop {
-            self.refuse_unsettled(ask.window)?;
+            self.refuse_unsettled(ask.window).await?;
             let Answer { mut page, .. } = answer;
             page.distinguish_twins(&mut tour.twins);
             tour.note(&page);
@@ -196,10 +196,14 @@ impl Walker {
         Ok(None)
     }
 
-    /// A window planned by a wrong clock may not have ended yet by the API's.
-    fn refuse_unsettled(&self, window: Window) -> Result<(), Halt> {
-        let settled = self.asker.account.clock.now().plus(-self.settle).plus(5 * SECOND);
-        if window.to() > settled {
+    /// A window planned by a wrong clock may not have ended yet by the API's. Until it is known what time it is, nothing
+    /// may count as read.
+    async fn refuse_unsettled(&self, window: Window) -> Result<(), Halt> {
+        let clock = &self.asker.account.clock;
+        if !clock.is_confirmed() {
+            self.asker.greet(self.settle).await?;
+        }
+        if window.to() > clock.now().plus(-self.settle).plus(5 * SECOND) {
             return Err(Halt::Replan(format!("the window {window} has not ended yet by the API's clock")));
         }
         Ok(())
@@ -273,7 +277,7 @@ impl Walker {
         for part in 0..self.asker.source.parts() {
             let ask = Ask { window, part, per_page: 1, with_margin: false };
             let answer = self.asker.page(&ask, None).await?;
-            self.refuse_unsettled(window)?;
+            self.refuse_unsettled(window).await?;
             sum = sum.zip(answer.page.total).map(|(sum, total)| sum + total);
         }
         Ok(sum)

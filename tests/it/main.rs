@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod architecture;
+mod capture;
 mod config;
 mod file_sink;
 mod fixtures;

@@ -3,3 +3,4 @@
 
 pub(crate) mod rust_text;
 pub(crate) mod wiremock;
+pub(crate) mod world;
