@@ -1,12 +1,15 @@
 //! From the simulated API through the engine into a file: what comes out is what the API shows, exactly once.
 
 use crate::support::world::{World, population};
-use sparkspool::simulator::{Behaviour, Dialect, Legacy, Options, ToReading};
+use sparkspool::simulator::{
+    Behaviour, Dialect, Fault, FaultPlan, Legacy, LinkShape, Options, RetryAfter, ToReading, When,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_holds_every_event_exactly_once_in_both_dialects() {
     for (dialect, name) in [(Dialect::Events, "events"), (Dialect::MessageEvents, "message-events")] {
-        let world = World::new(Options::new(population(1, 3_000)), &format!("dialect = '{name}'\npage_size = 250"), "").await;
+        let world =
+            World::new(Options::new(population(1, 3_000)), &format!("dialect = '{name}'\npage_size = 250"), "").await;
         let outcome = world.backfill().await.unwrap();
         world.assert_complete(dialect);
         assert!(outcome.settled.complete, "{name}: {:?}", outcome.settled);
@@ -36,5 +39,98 @@ async fn a_retired_legacy_endpoint_is_left_for_its_successor() {
         let world = World::new(options, "", "").await;
         world.backfill().await.unwrap();
         world.assert_complete(Dialect::Events);
+    }
+}
+
+/// Each fault strikes the first search, the fourth and the ninth of a world of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_cost_requests_and_nothing_else() {
+    let faults = [
+        Fault::Throttled(RetryAfter::Absent),
+        Fault::Throttled(RetryAfter::Seconds(1)),
+        Fault::Throttled(RetryAfter::Date(2_000)),
+        Fault::Failing(500),
+        Fault::Failing(502),
+        Fault::Failing(503),
+        Fault::Html(200),
+        Fault::Html(400),
+        Fault::Html(502),
+        Fault::Reset,
+        Fault::Truncated,
+        Fault::TruncatedGzip,
+        Fault::WrongContentType,
+        Fault::DateAbsent,
+        Fault::DateSkewed(86_400_000),
+        Fault::TotalOff(1),
+        Fault::TotalOff(-7),
+        Fault::TotalCapped(0),
+        Fault::Partial(0.5),
+        Fault::EmptyPage,
+        Fault::LastRowTwice,
+        Fault::NextMissing,
+        Fault::NextRepeats,
+    ];
+    let mut worlds = tokio::task::JoinSet::new();
+    for fault in faults {
+        for (dialect, name) in [(Dialect::Events, "events"), (Dialect::MessageEvents, "message-events")] {
+            let fault = fault.clone();
+            worlds.spawn(async move {
+                let mut options = Options::new(population(4, 600));
+                let rules = [0, 3, 8].map(|nth| (When::Searches(nth..nth + 1), fault.clone()));
+                options.faults = FaultPlan { seed: 4, rules: rules.into() };
+                let world = World::new(options, &format!("dialect = '{name}'\npage_size = 100"), "").await;
+                let outcome = world.backfill().await.unwrap();
+                assert!(outcome.settled.complete, "{name} {fault:?}: {:?}", outcome.settled);
+                world.assert_complete(dialect);
+                fault.name()
+            });
+        }
+    }
+    let survived = worlds.join_all().await;
+    assert_eq!(survived.len(), 46);
+}
+
+/// What strikes every single answer must not stop capture either.
+#[tokio::test(flavor = "multi_thread")]
+async fn oddities_that_never_cease_are_lived_with() {
+    let oddities = [
+        Fault::Links(LinkShape::Array),
+        Fault::Links(LinkShape::Object),
+        Fault::NextAbsolute,
+        Fault::NextForeign,
+        Fault::TotalAbsent,
+        Fault::DateAbsent,
+        Fault::TiesReordered,
+        Fault::NextMissing,
+        Fault::Links(LinkShape::Null),
+        Fault::Links(LinkShape::EmptyArray),
+        Fault::Links(LinkShape::Absent),
+    ];
+    let mut worlds = tokio::task::JoinSet::new();
+    for oddity in oddities {
+        for (dialect, name) in [(Dialect::Events, "events"), (Dialect::MessageEvents, "message-events")] {
+            let oddity = oddity.clone();
+            worlds.spawn(async move {
+                let mut options = Options::new(population(5, 600));
+                options.faults = FaultPlan { seed: 5, rules: vec![(When::Always, oddity.clone())] };
+                let world = World::new(options, &format!("dialect = '{name}'\npage_size = 50"), "").await;
+                let outcome = world.backfill().await.unwrap();
+                if outcome.settled.complete {
+                    world.assert_complete(dialect);
+                }
+                // Without links nothing can be paged, but what fits a page can be read, and the rest is known to be short.
+                (oddity, name, outcome.settled, world.written().len(), world.truth(dialect).len())
+            });
+        }
+    }
+    for (oddity, name, settled, written, truth) in worlds.join_all().await {
+        println!("{name} {oddity:?}: {settled:?} {written}/{truth}");
+        let counted = oddity != Fault::TotalAbsent;
+        assert_eq!(
+            settled.complete,
+            counted && written == truth,
+            "{name} {oddity:?}: {written} of {truth}, {settled:?}"
+        );
+        assert!(written * 100 >= truth * 99, "{name} {oddity:?}: {written} of {truth}");
     }
 }

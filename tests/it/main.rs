@@ -9,6 +9,7 @@ mod config;
 mod file_sink;
 mod fixtures;
 mod normalize;
+mod process;
 mod simulator;
 mod sink_contract;
 mod support;

@@ -35,6 +35,8 @@ pub struct SparkPost {
     settled: AtomicBool,
     /// When `message-events` was last compared with its successor because it was empty.
     compared_at: Mutex<Option<UtcMillis>>,
+    /// Whether the last comparison found it hollow: one empty answer may be a fault, two in a row are not.
+    suspected: AtomicBool,
 }
 
 /// How often an empty `message-events` is compared with its successor.
@@ -55,6 +57,7 @@ impl SparkPost {
             events: AtomicBool::new(events),
             settled: AtomicBool::new(events || choice == DialectChoice::MessageEvents),
             compared_at: Mutex::default(),
+            suspected: AtomicBool::new(false),
         }
     }
 
@@ -94,6 +97,8 @@ impl SparkPost {
                 self.settled.store(true, Ordering::Relaxed);
                 if dialect == Dialect::MessageEvents && cursor.is_none() && page.is_empty() {
                     self.compare_with_successor(ask, server_time).await?;
+                } else {
+                    self.suspected.store(false, Ordering::Relaxed);
                 }
                 Ok(Answer { page, server_time, wire_bytes: received.wire_bytes })
             }
@@ -166,19 +171,23 @@ impl SparkPost {
         let Ok(received) = self.get(url, 1).await else { return Ok(()) };
         let page = wire::page(&received.body, successor, &Filter::default());
         let has_events = received.status == 200 && page.is_ok_and(|page| !page.is_empty());
-        match (has_events, self.choice) {
-            (false, _) => Ok(()),
-            (true, DialectChoice::Auto) => Err(self.move_on()),
-            (true, _) => {
-                *self.compared_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
-                Err(SourceError::Refused {
-                    kind: RefusalKind::Hollow,
-                    what: "`message-events` answers 200 with no events, but the Events API has some for the same time"
-                        .into(),
-                    hint: "set dialect = \"events\" (or \"auto\"): nothing is taken as read until then".into(),
-                })
-            }
+        if !has_events {
+            self.suspected.store(false, Ordering::Relaxed);
+            return Ok(());
         }
+        // Believed only when it is found again: the comparison is due with the next answer.
+        *self.compared_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        if !self.suspected.swap(true, Ordering::Relaxed) {
+            return Err(transient("`message-events` is empty where the Events API has events".into()));
+        }
+        if self.choice == DialectChoice::Auto {
+            return Err(self.move_on());
+        }
+        Err(SourceError::Refused {
+            kind: RefusalKind::Hollow,
+            what: "`message-events` answers 200 with no events, but the Events API has some for the same time".into(),
+            hint: "set dialect = \"events\" (or \"auto\"): nothing is taken as read until then".into(),
+        })
     }
 
     fn refusal(&self, received: &Received, dialect: Dialect, server_time: Option<UtcMillis>) -> SourceError {

@@ -57,7 +57,8 @@ impl World {
     }
 
     pub(crate) fn parsed(&self) -> Config {
-        config::parse(&self.config, "test.toml", &|name| (name == "SPARKPOST_API_KEY").then(|| "simulated-key".into())).unwrap()
+        config::parse(&self.config, "test.toml", &|name| (name == "SPARKPOST_API_KEY").then(|| "simulated-key".into()))
+            .unwrap()
     }
 
     pub(crate) fn engine(&self) -> Engine {
@@ -119,7 +120,12 @@ impl World {
         let (written, truth) = (self.written(), self.truth(dialect));
         let missing: Vec<_> = truth.iter().filter(|(row, n)| written.get(*row) != Some(n)).take(3).collect();
         let extra: Vec<_> = written.iter().filter(|(row, n)| truth.get(*row) != Some(n)).take(3).collect();
-        assert!(missing.is_empty() && extra.is_empty(), "missing {missing:#?}\nextra {extra:#?}\n{} of {}", written.len(), truth.len());
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "missing {missing:#?}\nextra {extra:#?}\n{} of {}",
+            written.len(),
+            truth.len()
+        );
     }
 
     pub(crate) fn now() -> UtcMillis {

@@ -1,0 +1,223 @@
+//! The real program as a process: killed at any moment, stopped, reloaded, started twice, handed a range.
+
+use crate::support::world::{World, population};
+use sparkspool::core::time::{HOUR, MINUTE};
+use sparkspool::core::window::Window;
+use sparkspool::simulator::{Behaviour, Dialect, Legacy, Options, PopulationOptions, Size};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A world with its configuration in a file, and the program to run in it.
+struct Program {
+    world: World,
+    config: PathBuf,
+}
+
+impl Program {
+    async fn new(options: Options, account: &str, stream: &str) -> Self {
+        let world = World::new(options, account, stream).await;
+        let config = world.dir.path().join("sparkspool.toml");
+        std::fs::write(&config, &world.config).unwrap();
+        Self { world, config }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sparkspool"));
+        command.args(arguments).arg("--config").arg(&self.config);
+        command.env_clear().env("SPARKPOST_API_KEY", "simulated-key").current_dir(self.world.dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+
+    /// Runs to the end, without blocking the simulated API that lives in this process.
+    async fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
+    }
+
+    async fn backfill(&self) -> Output {
+        let (from, to) = (self.world.window.from().to_string(), self.world.window.to().to_string());
+        self.run(&["backfill", "--from", &from, "--to", &to]).await
+    }
+
+    /// Waits until the file holds as many lines as the API shows events.
+    async fn wait_until_complete(&self, dialect: Dialect) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.world.written().values().sum::<u32>() < self.world.truth(dialect).values().sum::<u32>() {
+            assert!(Instant::now() < deadline, "{} lines", self.world.written().len());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").arg(name).arg(child.id().to_string()).status().unwrap().success());
+}
+
+async fn ended(child: Child) -> Output {
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn events(events: u32) -> Options {
+    let mut options = Options::new(population(11, events));
+    options.behaviour = Behaviour { legacy: Legacy::Retired, ..options.behaviour };
+    options
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_a_backfill_loses_and_repeats_nothing() {
+    let seed = std::env::var("SPARKSPOOL_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand_seed);
+    println!("SPARKSPOOL_TEST_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let program = Program::new(events(20_000), "page_size = 100\nconcurrency = 4", "").await;
+    let mut kills = 0;
+    for _ in 0..20 {
+        let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
+        let mut child = program.spawn(&["backfill", "--from", &from, "--to", &to]);
+        tokio::time::sleep(Duration::from_millis(random.u64(10..600))).await;
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let last = program.backfill().await;
+    assert!(last.status.success(), "{}", stderr(&last));
+    program.world.assert_complete(Dialect::Events);
+    assert!(kills >= 5, "only {kills} runs were killed before their end");
+}
+
+fn rand_seed() -> u64 {
+    fastrand::u64(..)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_daemon_captures_stops_on_sigterm_and_goes_on_where_it_was() {
+    let program = Program::new(events(2_000), "", "every = '1s'\nstart = '8h'").await;
+    let daemon = program.spawn(&["run"]);
+    program.wait_until_complete(Dialect::Events).await;
+    signal(&daemon, "-TERM");
+    let output = ended(daemon).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    program.world.assert_complete(Dialect::Events);
+
+    let requests = program.world.api.stats().requests;
+    let once = program.run(&["once"]).await;
+    assert_eq!(once.status.code(), Some(0), "{}", stderr(&once));
+    assert_eq!(program.world.api.stats().requests - requests, 1, "a tick that finds nothing new is one request");
+    program.world.assert_complete(Dialect::Events);
+
+    let status = program.run(&["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["streams"][0]["captured"], program.world.truth(Dialect::Events).values().sum::<u32>());
+    assert_eq!(status["sinks"][0]["waiting"], 0);
+    assert!(status.get("daemon").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_instance_leaves_at_once_and_a_backfill_is_handed_over() {
+    let program = Program::new(events(2_000), "", "every = '1s'\nstart = 'now'").await;
+    let daemon = program.spawn(&["run"]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !program.world.dir.path().join("data/status.json").exists() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let second = program.run(&["run"]).await;
+    assert_eq!(second.status.code(), Some(73), "{}", stderr(&second));
+    assert!(stderr(&second).contains(&format!("process {}", daemon.id())), "{}", stderr(&second));
+
+    let handed = program.backfill().await;
+    assert_eq!(handed.status.code(), Some(0), "{}", stderr(&handed));
+    assert!(stderr(&handed).contains("the daemon holds the store"), "{}", stderr(&handed));
+    program.wait_until_complete(Dialect::Events).await;
+    signal(&daemon, "-INT");
+    assert_eq!(ended(daemon).await.status.code(), Some(0));
+    program.world.assert_complete(Dialect::Events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_takes_a_good_configuration_and_keeps_the_old_one_otherwise() {
+    let program = Program::new(events(1_000), "", "every = '1s'\nstart = 'now'").await;
+    let daemon = program.spawn(&["run"]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    std::fs::write(&program.config, "[streams.all]\nsinks = ['nowhere']\n").unwrap();
+    signal(&daemon, "-HUP");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let more = program
+        .world
+        .config
+        .replace("[sinks.file.file]", "[streams.more]\nsinks = ['file']\nstart = '8h'\n[sinks.file.file]");
+    std::fs::write(&program.config, more).unwrap();
+    signal(&daemon, "-HUP");
+    program.wait_until_complete(Dialect::Events).await;
+    signal(&daemon, "-TERM");
+    let output = ended(daemon).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the old one stays"), "{}", stderr(&output));
+}
+
+/// The readable part of a range is read, and what has expired is named, with its own exit code.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_older_than_retention_is_read_as_far_as_it_goes() {
+    let now = World::now().floor(MINUTE);
+    let window = Window::new(now.plus(-12 * 24 * HOUR), now.plus(-9 * 24 * HOUR)).unwrap();
+    let mut options = Options::new(PopulationOptions::new(12, window, Size::Events(1_000)));
+    options.behaviour = Behaviour { legacy: Legacy::Retired, ..options.behaviour };
+    let program = Program::new(options, "", "").await;
+    let output = program.backfill().await;
+    assert_eq!(output.status.code(), Some(65), "{}", stderr(&output));
+    assert!(stderr(&output).contains("LOST: 2d"), "{}", stderr(&output));
+    let status = program.run(&["status"]).await;
+    assert!(String::from_utf8_lossy(&status.stdout).contains("LOST    stream all"));
+    // What lies within a minute of the horizon may expire between the reading and the comparison.
+    let (written, truth) = (program.world.written(), program.world.truth(Dialect::Events));
+    assert!(truth.keys().all(|row| written.contains_key(row)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_must_mend_is_said_with_its_own_exit_code() {
+    let cases: [(&str, &str, &str, i32, &str); 6] = [
+        ("url = '", "key_file = '/nonexistent'\nurl = '", "", 78, "/nonexistent"),
+        ("simulated-key", "wrong", "wrong", 77, "HTTP 401"),
+        ("every = '1s'", "every = '1s'\nfilter = { campaing_ids = ['x'] }", "", 78, "did you mean `campaign_ids`?"),
+        ("http://127.0.0.1", "http://127.0.0.1:1/", "", 78, "error"),
+        ("path = '", "path = '/proc/nowhere/x", "", 69, "sink `file`"),
+        ("data_dir = '", "data_dir = '/proc/nowhere", "", 73, "cannot be written"),
+    ];
+    for (pattern, replacement, key, code, says) in cases {
+        let program = Program::new(events(50), "", "every = '1s'").await;
+        std::fs::write(&program.config, program.world.config.replacen(pattern, replacement, 1)).unwrap();
+        let mut command = program.command(&["backfill", "--since", "8h", "--patience", "3s"]);
+        if !key.is_empty() {
+            command.env("SPARKPOST_API_KEY", key);
+        }
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{replacement}: {}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{replacement}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("simulated-key"), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_not_there_ends_a_command_with_its_code() {
+    for (url, says) in [
+        ("http://127.0.0.1:9", "cannot connect"),
+        ("https://no-such-host.invalid", "cannot resolve host `no-such-host.invalid`"),
+    ] {
+        let program = Program::new(events(10), "", "").await;
+        let config =
+            program.world.config.replace(&format!("url = '{}'", program.world.api.url()), &format!("url = '{url}'"));
+        std::fs::write(&program.config, config).unwrap();
+        let output = program.run(&["backfill", "--since", "1h", "--patience", "1s"]).await;
+        assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+}
