@@ -184,10 +184,8 @@ impl Walker {
                 self.commit(page).await?;
                 break;
             };
-            // The next page crosses the network while this one goes to disk.
-            let (stored, following) = tokio::join!(self.commit(page), self.asker.page(ask, Some(&next)));
-            stored?;
-            answer = following?;
+            self.commit(page).await?;
+            answer = self.asker.page(ask, Some(&next)).await?;
         }
         tour.total = match (tour.total, part.total) {
             (sum, Some(total)) if ask.part == 0 || sum.is_some() => Some(sum.unwrap_or(0) + total),
