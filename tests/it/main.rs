@@ -6,6 +6,7 @@
 mod architecture;
 mod capture;
 mod config;
+mod demo;
 mod file_sink;
 mod fixtures;
 mod normalize;

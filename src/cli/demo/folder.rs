@@ -156,16 +156,17 @@ fn config_text(url: &str, from: UtcMillis, store: &Path, events: &Path) -> Strin
 data_dir = {store}
 
 [api]
-url = "{url}"                 # SparkPost: https://api.sparkpost.com, EU: https://api.eu.sparkpost.com
-key_env = "{KEY_VARIABLE}"    # yours: SPARKPOST_API_KEY
-dialect = "auto"              # message-events first, events where that is gone
-page_size = 1000              # small pages, so that there are some; the default is 10000
-requests_per_minute = 6000    # the demo is in a hurry; the default is 60
+# SparkPost is https://api.sparkpost.com, and https://api.eu.sparkpost.com for EU accounts.
+url = "{url}"
+key_env = "{KEY_VARIABLE}"  # yours: SPARKPOST_API_KEY
+dialect = "auto"                 # message-events first, events where that is gone
+page_size = 1000                 # small pages, so that there are some; the default is 10000
+requests_per_minute = 6000       # the demo is in a hurry; the default is 60
 
 [streams.all]
-every = "1s"                  # the default is 60s
+every = "1s"                     # the default is 60s
 start = "{from}"
-settle = "2s"                 # the default is 90s: real events need about a minute to appear
+settle = "2s"                    # the default is 90s: real events need about a minute to appear
 lookback = "30m"
 sinks = ["archive"]
 

@@ -44,8 +44,8 @@ pub(super) struct Options {
     /// Folder for the files; must be new, empty, or an earlier demo's
     #[arg(long, value_name = "DIR", default_value = "sparkspool-demo")]
     dir: PathBuf,
-    /// Events of the simulated day, about
-    #[arg(long, value_name = "N", default_value_t = 12_500, value_parser = clap::value_parser!(u32).range(500..=1_000_000))]
+    /// Events of the simulated account, nearly all of them on its last day
+    #[arg(long, value_name = "N", default_value_t = day::EVENTS, value_parser = clap::value_parser!(u32).range(500..=1_000_000))]
     events: u32,
 }
 

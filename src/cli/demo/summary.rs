@@ -92,7 +92,7 @@ impl Summary {
             self.troubles(),
             self.effort(),
             self.files(),
-            self.next(),
+            Self::next(),
         ];
         parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n")
     }
@@ -278,7 +278,7 @@ impl Summary {
         text
     }
 
-    fn next(&self) -> String {
+    fn next() -> String {
         let mut text = String::from(
             "The same with your account\n  SPARKPOST_API_KEY=… sparkspool backfill --since 24h > events.ndjson\n\n\
              And for good: put this into sparkspool.toml\n",
