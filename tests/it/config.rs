@@ -99,7 +99,15 @@ mod reports {
              [sinks.e.file]\npath = \"e-{date}\"\nrotate = \"none\"\n[sinks.f.file]\npath = \"f\"\ncompress = \"gzip\"\n\
              [sinks.g.file]\npath = \"-\"\n[sinks.h.stdout]\nformat = \"raw\"\ninclude_raw = false\n[sinks.i.stdout]\n"
         );
-        filters: with("[streams.b]\nsinks = [\"archive\"]\nfilter = { events = [], subaccounts = [1.5], tags = [\"\"] }\n");
+        filters: with("[streams.b]\nsinks = [\"archive\"]\nfilter = { events = [], subaccounts = [1.5, \"\"], subjects = [\"\"] }\n");
+        filter_names: with(
+            "[streams.b]\nsinks = [\"archive\"]\n[streams.b.filter]\ncampaing_ids = [\"a\"]\nrcpt_to = [\"a@example.com\"]\n\
+             tags = [\"\"]\nfrom = [\"2026-11-12T00:00\"]\ncampaigns = [\"a\"]\ncampaign_ids = [\"b\"]\n"
+        );
+        filters_of_the_legacy_api: with(
+            "[api]\ndialect = \"message-events\"\n[streams.b]\nsinks = [\"archive\"]\n\
+             filter = { subjects = [\"a\"], reason = [\"a\", \"b\"], colour = [\"red\"] }\n"
+        );
         nothing_to_do: "";
         no_streams: "[streams]\n[sinks.a.stdout]\n";
         misplaced: "[streams]\nsinks = [\"a\"]\n[sinks]\nkind = \"file\"\n[log]\ndata_dir = \"/x\"\nlevel = \"info\"\n";
@@ -293,7 +301,9 @@ fn many_problems_are_counted_not_drawn() {
 mod any_text {
     use super::{EXAMPLE, parse};
     use proptest::prelude::*;
+    use sparkspool::config::DialectChoice;
     use sparkspool::config::raw::*;
+    use sparkspool::source::sparkpost::filter;
     use std::collections::BTreeMap;
 
     /// Whatever the text, there is an answer, and every problem has a place in the file.
@@ -372,17 +382,27 @@ mod any_text {
         )
     }
 
-    fn stream(sinks: Vec<String>) -> impl Strategy<Value = RawStream> {
+    /// Filters that the dialect has, each under one of its names, with values that it takes.
+    fn filters(dialect: RawDialect) -> impl Strategy<Value = BTreeMap<String, RawFilterValues>> {
+        let choice = if dialect == RawDialect::Events { DialectChoice::Events } else { DialectChoice::MessageEvents };
+        let value =
+            || prop_oneof![any::<i64>().prop_map(RawFilterValue::Number), "\\PC{0,8}x".prop_map(RawFilterValue::Text)];
+        let names: Vec<&str> = filter::names(choice).collect();
+        let one = prop::sample::select(names).prop_flat_map(move |name| {
+            let most = if name == "reason" { 1 } else { 3 };
+            let values = prop::collection::vec(value(), 1..=most).prop_map(RawFilterValues);
+            (Just(name.to_owned()), values)
+        });
+        prop::collection::vec(one, 0..3).prop_map(|filters| filters.into_iter().collect())
+    }
+
+    fn stream(sinks: Vec<String>, dialect: RawDialect) -> impl Strategy<Value = RawStream> {
         let timing = prop_oneof![
             Just((None, None)),
             span(1..86_400).prop_map(|every| (Some(every), None)),
             (0..60_u8, 0..24_u8).prop_map(|(m, h)| (None, Some(format!("{m} {h} * * *")))),
         ];
-        let value =
-            prop_oneof![any::<i64>().prop_map(RawFilterValue::Number), "\\PC{0,8}x".prop_map(RawFilterValue::Text)];
-        let values = prop::collection::vec(value, 1..4).prop_map(RawFilterValues);
-        let filter = prop::collection::btree_map("\\PC{1,8}", values, 0..3);
-        (timing, span(1..86_400), span(0..864_000), filter).prop_map(
+        (timing, span(1..86_400), span(0..864_000), filters(dialect)).prop_map(
             move |((every, schedule), settle, lookback, filter)| RawStream {
                 every,
                 schedule,
@@ -398,7 +418,7 @@ mod any_text {
     fn config() -> impl Strategy<Value = RawConfig> {
         (prop::collection::btree_map(name(), "[a-z/ {é'\"\\\\]{1,12}", 1..4), account()).prop_flat_map(
             |(sinks, api)| {
-                let stream = stream(sinks.keys().cloned().collect());
+                let stream = stream(sinks.keys().cloned().collect(), api.dialect);
                 (Just(sinks), Just(api), prop::collection::btree_map(name(), stream, 1..4)).prop_map(
                     |(sinks, api, streams)| {
                         let file = |(n, (name, path)): (usize, (String, String))| {

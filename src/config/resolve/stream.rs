@@ -13,6 +13,7 @@ use crate::core::time::{DAY, MINUTE, SECOND, UtcMillis};
 use crate::source::sparkpost::filter;
 use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
+use toml::de::DeValue;
 
 /// How long SparkPost keeps events (its documentation: "the last 10 days").
 const RETENTION: i64 = 10 * DAY;
@@ -137,10 +138,10 @@ fn start(typed: &str, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Start {
 fn sinks(raw: &RawStream, config: &RawConfig, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     // Items are found by what was typed, because a wrong item has been taken out of what was read.
-    let typed = place.value.and_then(toml::de::DeValue::as_array).map_or(0, |items| items.len());
+    let typed = place.value.and_then(DeValue::as_array).map_or(0, |items| items.len());
     for index in 0..typed {
         let item = place.item(index);
-        let Some(name) = item.value.and_then(toml::de::DeValue::as_str) else { continue };
+        let Some(name) = item.value.and_then(DeValue::as_str) else { continue };
         if !config.sinks.contains_key(name) {
             let define =
                 if name == "stdout" { "`[sinks.stdout.stdout]`".to_owned() } else { format!("`[sinks.{name}.file]`") };
@@ -165,7 +166,13 @@ fn filters(
     let mut filters = BTreeMap::new();
     for (name, values) in &raw.filter {
         let values: Vec<String> = values.0.iter().map(text).collect();
-        filter_problems(name, &values, &place.key(name), dialect, read);
+        let place = place.key(name);
+        filter_problems(name, &values, &place, dialect, read);
+        let same = |other: &&String| *other != name && filter::is_same(name, other);
+        if let Some(other) = filters.keys().find(same) {
+            let problem = read.problems.key(&place, format!("`{name}` and `{other}` are one filter under two names"));
+            problem.label("a request can hold it once").help(format!("write all its values under `{other}`"));
+        }
         filters.insert(name.clone(), values);
     }
     filters
@@ -178,19 +185,24 @@ fn filter_problems(
     dialect: DialectChoice,
     read: &mut Reader<'_, '_>,
 ) {
+    if let Some(wrong) = filter::name_problem(name, dialect) {
+        let problem = read.problems.key(place, wrong.message);
+        wrong.hint.map(|hint| problem.help(hint));
+        return;
+    }
     if let Some(index) = values.iter().position(|value| value.trim().is_empty()) {
-        let problem = read.value(&place.item(index), format!("`{}` holds an empty value", place.dotted));
+        let problem = read.value(&item(place, index), format!("`{}` holds an empty value", place.dotted));
         problem.label("it would match nothing, or everything").help("leave it out");
         return;
     }
-    let Some(whole) = filter::problem(name, values, dialect) else { return };
-    // The caret belongs under the values at fault, where the complaint is about values: it quotes them then.
+    // A list that is empty here had only values of a wrong type, and each of them has been named.
+    let Some(whole) = filter::problem(name, values, dialect).filter(|_| !values.is_empty()) else { return };
+    // The caret belongs under the values at fault, where one alone would be at fault, too.
     let mut found = false;
-    for (index, value) in values.iter().enumerate().filter(|(_, value)| *value != name) {
-        let about = filter::problem(name, std::slice::from_ref(value), dialect);
-        if let Some(about) = about.filter(|about| about.message.contains(&format!("`{value}`"))) {
+    for (index, value) in values.iter().enumerate() {
+        if let Some(about) = filter::problem(name, std::slice::from_ref(value), dialect) {
             found = true;
-            let problem = read.value(&place.item(index), about.message);
+            let problem = read.value(&item(place, index), about.message);
             about.hint.map(|hint| problem.help(hint));
         }
     }
@@ -198,4 +210,11 @@ fn filter_problems(
         let problem = read.problems.key(place, whole.message);
         whole.hint.map(|hint| problem.help(hint));
     }
+}
+
+/// The place of the value that was read as `index`: those of a wrong type were taken out before.
+fn item<'d>(place: &Place<'d>, index: usize) -> Place<'d> {
+    let typed = place.value.and_then(DeValue::as_array).map_or(0, |items| items.len());
+    let readable = |item: &Place<'_>| matches!(item.value, Some(DeValue::String(_) | DeValue::Integer(_)));
+    (0..typed).map(|at| place.item(at)).filter(readable).nth(index).unwrap_or_else(|| place.clone())
 }

@@ -53,11 +53,14 @@ impl Format {
                 }
             }
             Self::Raw => {
-                // Only valid JSON may have its line breaks replaced; without any there is nothing to get wrong.
-                if memchr::memchr2(b'\n', b'\r', event.raw.as_bytes()).is_some() {
+                let line = event.raw.trim_ascii();
+                // What is plainly no object must not become a line. And only valid JSON may have its line breaks
+                // replaced; without any, an object is passed on unread.
+                let is_braced = line.starts_with('{') && line.ends_with('}');
+                if !is_braced || memchr::memchr2(b'\n', b'\r', event.raw.as_bytes()).is_some() {
                     Normalized::parse(event.raw)?;
                 }
-                write_one_line(event.raw.trim_ascii(), out);
+                write_one_line(line, out);
                 Noted::default()
             }
         };
@@ -103,7 +106,8 @@ mod tests {
                     assert_eq!(out, b"before\n");
                     assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
                 } else {
-                    assert_eq!(format, Format::Raw, "{raw}");
+                    // The raw format looks at an object's braces, not inside.
+                    assert_eq!((format, raw), (Format::Raw, "{\"a\":1}{\"secret\":2}"));
                 }
             }
         }

@@ -87,45 +87,79 @@ pub struct FilterProblem {
 
 /// Checks one filter by its documented name against a dialect. `None` when it is fine.
 pub fn problem(name: &str, values: &[String], dialect: DialectChoice) -> Option<FilterProblem> {
-    let wrong = |message: String, hint: Option<String>| Some(FilterProblem { message, hint });
-    let Some(field) = find(name) else {
-        if RESERVED.contains(&name) {
-            return wrong(format!("`{name}` is not a filter: sparkspool sets it for every request"), None);
-        }
-        let nearest = nearest(name).map(|known| format!("did you mean `{known}`?"));
-        return wrong(
-            format!("no SparkPost API has a filter `{name}`; it would be ignored and everything exported"),
-            nearest,
-        );
-    };
-    if dialect == DialectChoice::MessageEvents && field.message_events.is_none() {
-        return wrong(
-            format!("`{name}` exists only in the Events API, this account uses `message-events`"),
-            Some("set dialect = \"events\" or \"auto\", or leave the filter out".into()),
-        );
+    let wrong = |message: String, hint: &str| Some(FilterProblem { message, hint: Some(hint.to_owned()) });
+    if let Some(problem) = name_problem(name, dialect) {
+        return Some(problem);
     }
     if values.is_empty() {
         return wrong(
             format!("`{name}` is an empty list: it would match nothing"),
-            Some("remove it to match everything".into()),
+            "leave the filter out to match everything",
         );
     }
     if values.iter().any(|v| v.trim().is_empty()) {
-        return wrong(format!("`{name}` holds an empty value"), None);
+        return wrong(format!("`{name}` holds an empty value: it would match nothing, or everything"), "leave it out");
     }
-    if field.message_events == Some("reason") && values.len() > 1 && dialect == DialectChoice::MessageEvents {
+    if name_in(name, dialect) == Some("reason") && dialect == DialectChoice::MessageEvents && values.len() > 1 {
         return wrong(
-            "`reason` takes one value in the Message Events API".into(),
-            Some("set dialect = \"events\" and use `reasons`".into()),
+            format!("`{name}` takes one value in the Message Events API, which this account uses"),
+            "write one value, or set `dialect` to \"events\" or \"auto\"",
         );
     }
     if let Some(unsendable) = values.iter().find(|v| v.len() > VALUE_BYTES_MAX) {
         return wrong(
-            format!("a value of `{name}` is {} bytes long; {VALUE_BYTES_MAX} fit a URL", unsendable.len()),
-            None,
+            format!("a value of `{name}` is {} bytes long: it does not fit a request", unsendable.len()),
+            &format!("shorten it to {VALUE_BYTES_MAX} bytes"),
         );
     }
     None
+}
+
+/// Checks a filter's name alone, where its values are not known to be what was meant.
+pub fn name_problem(name: &str, dialect: DialectChoice) -> Option<FilterProblem> {
+    let wrong = |message: String, hint: String| Some(FilterProblem { message, hint: Some(hint) });
+    if RESERVED.contains(&name) {
+        return wrong(format!("`{name}` is not a filter: sparkspool sets it in every request"), "leave it out".into());
+    }
+    let Some(field) = find(name) else {
+        let hint = match meant_by(name, dialect) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("the filters are: {}", names(dialect).collect::<Vec<_>>().join(", ")),
+        };
+        return wrong(
+            format!("no SparkPost API has a filter `{name}`; it would be ignored and everything exported"),
+            hint,
+        );
+    };
+    if dialect == DialectChoice::MessageEvents && field.message_events.is_none() {
+        return wrong(
+            format!(
+                "`{name}` exists only in the Events API; this account uses `message-events`, which would ignore it"
+            ),
+            "set `dialect` to \"events\" or \"auto\", or leave the filter out".into(),
+        );
+    }
+    None
+}
+
+/// The names of the filters of a dialect, in the vendor's order.
+pub fn names(dialect: DialectChoice) -> impl Iterator<Item = &'static str> {
+    FIELDS.iter().filter_map(move |field| match dialect {
+        DialectChoice::MessageEvents => field.message_events,
+        DialectChoice::Auto | DialectChoice::Events => field.events,
+    })
+}
+
+/// The name that a filter has in a dialect, whichever of its two names it was written with; `None` where that dialect
+/// has no such filter.
+pub fn name_in(name: &str, dialect: DialectChoice) -> Option<&'static str> {
+    let field = find(name)?;
+    if dialect == DialectChoice::MessageEvents { field.message_events } else { field.events }
+}
+
+/// Whether two names mean the same filter: each API has its own for some.
+pub fn is_same(a: &str, b: &str) -> bool {
+    find(a).zip(find(b)).is_some_and(|(a, b)| std::ptr::eq(a, b))
 }
 
 /// The longest value that surely fits a URL of 4,096 characters when every byte must be escaped.
@@ -135,8 +169,13 @@ fn find(name: &str) -> Option<&'static Field> {
     FIELDS.iter().find(|f| f.events == Some(name) || f.message_events == Some(name))
 }
 
-/// The known filter name closest to `name`, where one is close enough to be meant.
-fn nearest(name: &str) -> Option<&'static str> {
+/// The filter that was probably meant: the one that compares the event field of this name, else the known name that is
+/// closest, where one is close enough.
+fn meant_by(name: &str, dialect: DialectChoice) -> Option<&'static str> {
+    let compares = FIELDS.iter().find(|f| f.shown_in.contains(&name));
+    if let Some(meant) = compares.and_then(|f| name_in(f.events.or(f.message_events)?, dialect)) {
+        return Some(meant);
+    }
     let known = FIELDS.iter().flat_map(|f| [f.events, f.message_events]).flatten();
     known.map(|k| (distance(name, k), k)).filter(|(d, _)| *d <= 3).min().map(|(_, k)| k)
 }
@@ -287,6 +326,12 @@ mod tests {
     fn what_an_api_would_ignore_is_refused_with_a_hint() {
         let misspelt = complaint("campaing_ids", &["x"], DialectChoice::Auto).unwrap();
         assert_eq!(misspelt.hint.as_deref(), Some("did you mean `campaign_ids`?"));
+        for (field, filter) in [("rcpt_to", "recipients"), ("type", "events"), ("campaign_id", "campaigns")] {
+            let hint = complaint(field, &["x"], DialectChoice::Auto).unwrap().hint.unwrap();
+            assert_eq!(hint, format!("did you mean `{filter}`?"));
+        }
+        let known = complaint("colour", &["x"], DialectChoice::MessageEvents).unwrap().hint.unwrap();
+        assert!(known.contains(" campaign_ids,") && !known.contains("subjects"), "{known}");
         assert!(complaint("subjects", &["x"], DialectChoice::MessageEvents).unwrap().hint.unwrap().contains("events"));
         assert_eq!(complaint("subjects", &["x"], DialectChoice::Auto), None);
         assert!(complaint("from", &["x"], DialectChoice::Auto).unwrap().message.contains("not a filter"));
