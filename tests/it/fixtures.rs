@@ -3,6 +3,7 @@
 //!
 //! Whatever goes over HTTP here runs against the replay server, and against a genuine WireMock where one was started.
 
+use crate::support::places;
 use crate::support::wiremock::{self, Asked, Fixtures, Mapping, Matcher};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -256,11 +257,7 @@ fn next_link(links: &Value) -> Option<String> {
 
 /// Runs a check against the replay server and, where there is one, against a genuine WireMock.
 fn everywhere(check: impl Fn(&Client)) {
-    let replay = wiremock::start(&dir());
-    check(&Client::new(&replay.url));
-    if let Some(genuine) = wiremock::external() {
-        check(&Client::new(&genuine.url));
-    }
+    places::everywhere(&dir(), |place| check(&Client::new(place.url())));
 }
 
 #[test]
@@ -304,8 +301,9 @@ fn the_legacy_links_name_their_neighbours() {
 #[test]
 fn every_key_answers_as_told() {
     let mended = "200 with 2 rows";
-    let in_both: [(&str, &[&str]); 18] = [
+    let in_both: [(&str, &[&str]); 20] = [
         ("fixture-empty", &["200 with 0 rows", "200 with 0 rows"]),
+        ("fixture-302", &["302 Found"]),
         ("fixture-400", &["400 invalid params"]),
         ("fixture-403", &["403 Forbidden."]),
         ("fixture-404", &["404 Resource could not be found"]),
@@ -316,6 +314,7 @@ fn every_key_answers_as_told() {
         ("fixture-502-for-ever", &["502 Could not proceed (502 error)", "502 Could not proceed (502 error)"]),
         ("fixture-503", &["503 Could not proceed (503 error)", mended]),
         ("fixture-html-502", &["502 as text/html", mended]),
+        ("fixture-html-400", &["400 as text/html", mended]),
         ("fixture-html-200", &["200 as text/html", mended]),
         ("fixture-errors-in-200", &["200 server resources unavailable, retry later", mended]),
         ("fixture-cut-json", &["200 without an end", mended]),

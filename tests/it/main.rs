@@ -4,7 +4,7 @@
 #![cfg(test)]
 
 mod architecture;
-mod capture;
+mod client;
 mod config;
 mod demo;
 mod file_sink;

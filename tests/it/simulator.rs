@@ -1,7 +1,6 @@
 //! The simulated API over real sockets: what only a wire can show — keep-alive, compression, cuts, stalls, resets.
 //! The client here is a few lines over a TCP stream, so that nothing it does can hide what the server did.
 
-
 use serde_json::Value;
 use sparkspool::core::time::{DAY, UtcMillis};
 use sparkspool::core::window::Window;

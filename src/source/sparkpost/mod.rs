@@ -157,7 +157,8 @@ impl SparkPost {
     /// "200 and empty" is how a retired or misrouted `message-events` can look. Where its successor has events for the
     /// same window, the emptiness is not believed.
     async fn compare_with_successor(&self, ask: &Ask, now: Option<UtcMillis>) -> Result<(), SourceError> {
-        let now = now.unwrap_or_default();
+        // Without a `Date`, the window tells the time well enough to compare now and then.
+        let now = now.unwrap_or(ask.window.to());
         {
             let mut compared = self.compared_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if compared.is_some_and(|at| now.since(at).abs() < COMPARE_EVERY) {

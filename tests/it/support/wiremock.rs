@@ -11,8 +11,8 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,6 @@ use std::time::Duration;
 
 /// The state every scenario is in until a mapping moves it.
 pub(crate) const STARTED: &str = "Started";
-/// Where a genuine WireMock listens that serves wiremock-fixtures/, for the tests that compare with it.
-pub(crate) const EXTERNAL_ENV: &str = "SPARKSPOOL_TEST_WIREMOCK_URL";
 
 /// One file below `mappings/`.
 #[derive(Deserialize)]
@@ -470,38 +468,4 @@ impl Body for Script {
             _ => SizeHint::default(),
         }
     }
-}
-
-/// The genuine WireMock, held by one test at a time, its scenarios at their start.
-pub(crate) struct External {
-    /// `http://HOST:PORT`
-    pub(crate) url: String,
-    _turn: MutexGuard<'static, ()>,
-}
-
-/// The genuine WireMock, if CI started one; otherwise says on stderr that this part of the test is skipped.
-pub(crate) fn external() -> Option<External> {
-    static TURN: Mutex<()> = Mutex::new(());
-    let Some(url) = std::env::var(EXTERNAL_ENV).ok().filter(|url| !url.is_empty()) else {
-        eprintln!("skipped with a genuine WireMock: {EXTERNAL_ENV} is not set (.ci/run starts one and sets it)");
-        return None;
-    };
-    let turn = lock(&TURN);
-    let url = url.trim_end_matches('/').to_owned();
-    reset(&url).unwrap_or_else(|e| panic!("{EXTERNAL_ENV} is set, but there is no WireMock at {url}: {e}"));
-    Some(External { url, _turn: turn })
-}
-
-fn reset(url: &str) -> Result<(), String> {
-    let address: SocketAddr =
-        url.strip_prefix("http://").unwrap_or(url).parse().map_err(|e| format!("not http://IP:PORT: {e}"))?;
-    let mut socket = TcpStream::connect_timeout(&address, Duration::from_secs(10)).map_err(|e| e.to_string())?;
-    socket.set_read_timeout(Some(Duration::from_secs(10))).map_err(|e| e.to_string())?;
-    let request = format!(
-        "POST /__admin/scenarios/reset HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    );
-    socket.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
-    let mut reply = String::new();
-    socket.read_to_string(&mut reply).map_err(|e| e.to_string())?;
-    if reply.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(reply.lines().next().unwrap_or_default().to_owned()) }
 }
