@@ -127,9 +127,17 @@ impl Upstream {
 }
 
 fn connect(account: &config::Account, surroundings: &Surroundings) -> Result<Connection, SetupError> {
-    let name = || account.name.clone();
     let env = surroundings.env.clone();
-    let key = account.key.read(&*env).map_err(|source| SetupError::Key { account: name(), source })?;
+    let key = account.key.read(&*env).map_err(|source| SetupError::Key { account: account.name.clone(), source })?;
+    let client = client(account)?;
+    let shared =
+        Account::new(surroundings.time.clone(), account.requests_per_minute, account.concurrency, account.page_size);
+    Ok(Connection { config: account.clone(), client, key, shared: Arc::new(shared) })
+}
+
+/// An account's HTTP client, for what needs no key.
+pub fn client(account: &config::Account) -> Result<Client, SetupError> {
+    let name = || account.name.clone();
     let millis = |span: i64| Duration::from_millis(span.unsigned_abs());
     let limits = Limits {
         connect: millis(account.connect_timeout),
@@ -145,8 +153,5 @@ fn connect(account: &config::Account, surroundings: &Surroundings) -> Result<Con
         })?),
         None => None,
     };
-    let client = Client::new(limits, roots.as_deref()).map_err(|source| SetupError::Net { account: name(), source })?;
-    let shared =
-        Account::new(surroundings.time.clone(), account.requests_per_minute, account.concurrency, account.page_size);
-    Ok(Connection { config: account.clone(), client, key, shared: Arc::new(shared) })
+    Client::new(limits, roots.as_deref()).map_err(|source| SetupError::Net { account: name(), source })
 }

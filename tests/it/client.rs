@@ -103,7 +103,7 @@ fn in_words(outcome: &Result<Answer, SourceError>) -> String {
 /// Runs a check at every place that serves the fixtures.
 fn everywhere(check: impl AsyncFn(&Place)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    places::everywhere(&crate::fixtures::dir(), |place| runtime.block_on(check(place)));
+    places::everywhere(&crate::fixtures::dir(), move |place| runtime.block_on(check(place)));
 }
 
 /// The rows of a walk's body files, in order, as text that a fixture shares with whoever read it.
