@@ -4,7 +4,7 @@
 use super::ask::Halt;
 use super::walk::{Reconciled, Walked, Walker};
 use crate::core::plan::{self, Known, Plan, Policy, SPAN_MAX};
-use crate::core::time::{HOUR, MINUTE, Millis, UtcMillis, humane};
+use crate::core::time::{HOUR, MINUTE, Millis, SECOND, UtcMillis, humane};
 use crate::core::window::{Coverage, Window};
 use crate::store::{Closing, Progress};
 use tokio::task::JoinSet;
@@ -14,6 +14,12 @@ const QUIET_SPAN_MAX: Millis = 15 * MINUTE;
 
 /// Quiet windows are written down together at least this often: a quiet tick costs no fsync.
 const QUIET_UNWRITTEN_MAX: Millis = 10 * MINUTE;
+
+/// How soon a window that could not be verified is read again; the wait doubles while that changes nothing.
+const AGAIN_AFTER: Millis = 10 * MINUTE;
+
+/// The longest wait before it is read again.
+const AGAIN_AFTER_MAX: Millis = 6 * HOUR;
 
 /// Windows at least this long are counted before they are read, while it is not known how dense they are.
 const COUNT_FIRST_FROM: Millis = 2 * HOUR;
@@ -28,6 +34,9 @@ pub struct Ingest {
     span_known: bool,
     /// Read and found empty, but not written down yet.
     quiet: Option<Window>,
+    /// When what is unverified is read again, by the monotonic clock, and the wait after that.
+    again_at: Millis,
+    again_after: Millis,
     /// Under which key of the store the dialect that was found out is remembered.
     dialect_key: String,
     /// The dialect that is written down there.
@@ -51,7 +60,17 @@ impl Ingest {
     /// Capture of the stream that `walker` reads.
     /// `dialect_written` is what the store holds under `dialect_key`.
     pub fn new(walker: Walker, lookback: Millis, dialect_key: String, dialect_written: String) -> Self {
-        Self { walker, lookback, span: SPAN_MAX, span_known: false, quiet: None, dialect_key, dialect_written }
+        Self {
+            walker,
+            lookback,
+            span: SPAN_MAX,
+            span_known: false,
+            quiet: None,
+            again_at: Millis::MIN,
+            again_after: AGAIN_AFTER,
+            dialect_key,
+            dialect_written,
+        }
     }
 
     /// Reads everything that is due, then compares the counts of the lookback.
@@ -59,12 +78,46 @@ impl Ingest {
         let mut quiet_tried = false;
         let pass = loop {
             match self.tick_once(&mut quiet_tried).await {
-                Err(Halt::Replan(what)) => tracing::info!(stream = %self.walker.asker.stream, "{what}"),
+                Err(Halt::Replan(what)) => self.replan(&what).await?,
                 outcome => break outcome?,
             }
         };
+        self.read_unverified_again().await?;
         self.remember_dialect().await?;
         Ok(pass)
+    }
+
+    /// Says why, and rests a moment: what makes a plan void must not become a busy loop.
+    async fn replan(&self, why: &str) -> Result<(), Halt> {
+        tracing::info!(stream = %self.walker.asker.stream, "{why}");
+        self.walker.pause(SECOND / 5).await
+    }
+
+    /// What could not be verified stays due: its oldest part is read again, at growing intervals, until it is proven or
+    /// has expired.
+    async fn read_unverified_again(&mut self) -> Result<(), Halt> {
+        let account = self.walker.asker.account.clone();
+        if account.monotonic() < self.again_at {
+            return Ok(());
+        }
+        let stream = self.walker.stream;
+        let unverified = self.walker.store.read(move |reader| reader.unverified(stream)).await?;
+        let horizon = plan::horizon(account.clock.now());
+        let oldest = unverified.windows().iter().find_map(|w| Window::new(w.from().max(horizon), w.to()));
+        self.again_after = match oldest {
+            None => AGAIN_AFTER,
+            Some(oldest) => {
+                let span = self.span.clamp(self.walker.asker.source.grain(), SPAN_MAX);
+                let part = Window::new(oldest.from(), oldest.to().min(oldest.from().plus(span))).unwrap_or(oldest);
+                match self.walker.walk(part, None).await {
+                    Ok(Walked::Closed { verified: true, .. }) | Err(Halt::Replan(_)) => AGAIN_AFTER,
+                    Ok(_) => (self.again_after * 2).min(AGAIN_AFTER_MAX),
+                    Err(halt) => return Err(halt),
+                }
+            }
+        };
+        self.again_at = account.monotonic().saturating_add(self.again_after);
+        Ok(())
     }
 
     /// Writes the dialect that `auto` found out down, once: the next start need not find out again.
@@ -139,7 +192,7 @@ impl Ingest {
         tally.span_read.add(read_before.unsigned_abs());
         let outcome = loop {
             match self.backfill_once(range).await {
-                Err(Halt::Replan(what)) => tracing::info!(stream = %self.walker.asker.stream, "{what}"),
+                Err(Halt::Replan(what)) => self.replan(&what).await?,
                 outcome => break outcome?,
             }
         };

@@ -163,6 +163,11 @@ impl Reader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// What of a stream was read but never verified.
+    pub fn unverified(&self, stream: StreamId) -> Result<Coverage, StoreError> {
+        unverified(self.conn(), stream)
+    }
+
     /// How many dead letters there are, by stream and sink.
     pub fn dead_letter_counts(&self) -> Result<Vec<DeadLetterCount>, StoreError> {
         let sql = "SELECT name, sink, count(*) FROM dead_letter JOIN stream ON stream.id = dead_letter.stream

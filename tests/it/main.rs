@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod architecture;
+mod capture;
 mod catalogue;
 mod client;
 mod config;
