@@ -25,7 +25,7 @@ const SEED: u64 = 1_977_831;
 const VISIBLE_WITHIN: Millis = 3 * SECOND / 2;
 
 /// Share of events that take longer, up to [`LATE_MAX`]: to a reader that settles for two seconds they are late.
-const LATE_SHARE: f64 = 0.15;
+const LATE_SHARE: f64 = 0.25;
 
 /// "Generally available within 1 minute", as the vendor says; below the demo's `lookback`.
 const LATE_MAX: Millis = MINUTE;
@@ -53,10 +53,9 @@ fn faults() -> FaultPlan {
     let rules = vec![
         (When::Searches(3..4), throttled()),
         (When::Searches(6..7), Fault::Failing(503)),
-        (When::Searches(9..10), throttled()),
-        (When::Searches(11..12), Fault::LastRowTwice),
-        (When::Searches(14..15), Fault::Truncated),
-        (When::Searches(45..46), throttled()),
+        (When::Searches(9..10), Fault::LastRowTwice),
+        (When::Searches(12..13), Fault::Truncated),
+        (When::Searches(40..41), throttled()),
     ];
     FaultPlan { seed: SEED, rules }
 }

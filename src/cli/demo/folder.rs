@@ -34,6 +34,10 @@ impl Folder {
         let unwritable = |error: io::Error| {
             Failure::new(Code::Store, format!("{}: {error}", dir.display()), "choose another folder with --dir")
         };
+        if dir.to_string_lossy().contains(['{', '}']) {
+            let what = format!("{}: braces would be placeholders in the path of the sink", dir.display());
+            return Err(Failure::new(Code::Usage, what, "choose another folder with --dir"));
+        }
         fs::create_dir_all(dir).map_err(unwritable)?;
         let entries = names(dir).map_err(unwritable)?;
         if !entries.is_empty() {
@@ -252,5 +256,8 @@ mod tests {
         let folder = Folder::prepare(&dir).unwrap();
         let config = folder.configure("http://127.0.0.1:1", UtcMillis::from_secs(1_795_000_000)).unwrap();
         assert_eq!(config.data_dir, dir.join("store"));
+        let braced = root.path().join("{date}");
+        assert_eq!(Folder::prepare(&braced).err().unwrap().code, Code::Usage);
+        assert!(!braced.exists());
     }
 }

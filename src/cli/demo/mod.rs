@@ -107,6 +107,12 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+fn introduce(options: &Options) {
+    if std::io::stderr().is_terminal() {
+        eprintln!("A simulated SparkPost account: its last 24 hours, then {} s live", options.seconds);
+    }
+}
+
 struct Demo {
     api: Running,
     config: Config,
@@ -128,7 +134,7 @@ struct Audit {
 
 impl Demo {
     async fn play(mut self, folder: &Folder, options: &Options, started: UtcMillis) -> Result<Summary, Failure> {
-        self.introduce(options);
+        introduce(options);
         let complete = self.backfill().await?;
         let backfill = self.now().since(started);
         let (mut followed, mut audit) = (None, None);
@@ -148,13 +154,6 @@ impl Demo {
         (self.time.wall)()
     }
 
-    fn introduce(&self, options: &Options) {
-        if std::io::stderr().is_terminal() {
-            let first = "Reading the last 24 hours of a simulated SparkPost account";
-            eprintln!("{first}, then following it for {} s (it is at {})", options.seconds, self.api.url());
-        }
-    }
-
     /// The one stream of the demo's configuration.
     fn stream(&self) -> Stream {
         self.config.streams[0].clone()
@@ -172,7 +171,7 @@ impl Demo {
         Ok(engine)
     }
 
-    /// Everything up to the last settled second, and `to` a little later than all that was read before.
+    /// Everything from the first minute of the mail until `to`.
     fn range(&self, to: UtcMillis) -> Result<Window, Failure> {
         Window::new(self.from, to).ok_or_else(|| {
             Failure::new(Code::Unavailable, "this machine's clock has gone back a day", "set it, and try again")
@@ -245,8 +244,8 @@ impl Demo {
                 };
                 let (_, settled) = ingest.backfill(range).await?;
                 let answered = self.now();
-                let appeared = self.shown(range, answered).len() - self.shown(range, asked).len();
-                if appeared == 0 || reading == READINGS_MAX {
+                let is_still = self.shown(range, answered).len() == self.shown(range, asked).len();
+                if is_still || reading == READINGS_MAX {
                     return Ok(Audit { range, settled, asked, answered });
                 }
                 reading += 1;

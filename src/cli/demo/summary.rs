@@ -82,7 +82,7 @@ impl Summary {
         self.verdict.is_exact() && self.settled.is_some_and(|settled| settled.complete)
     }
 
-    /// The whole text, for a terminal of 100 columns, without colour.
+    /// The whole text, without colour; 80 columns wide, but for longer paths.
     pub(super) fn text(&self) -> String {
         let parts = [
             self.account(),
@@ -99,30 +99,24 @@ impl Summary {
 
     fn account(&self) -> String {
         let (from, to) = (clock(self.range.from()), clock(self.range.to()));
-        let mut text = format!("A day of mail on a simulated SparkPost account, {from} to {to} UTC\n\n");
+        let mut text = format!("A day of simulated SparkPost mail, {from} to {to} UTC\n\n");
         let (held, truth) = (grouped(self.census.events), grouped(self.truth));
         let Some(settled) = self.settled else {
             text.push_str(&format!("  {held} of {truth} events captured before it was interrupted\n"));
             text.push_str(&self.differences("  so far: "));
             return text;
         };
+        let total = settled.total.map_or_else(|| "none".to_owned(), grouped);
         if self.is_proven() {
-            let counted = settled.total.map_or_else(|| "gave none".to_owned(), grouped);
-            text.push_str(&format!("  {held} of {truth} events accounted for\n\n"));
-            text.push_str(&format!("  the API's total_count             {counted:>9}\n"));
-            text.push_str(&format!("  the simulator's own list          {truth:>9}\n"));
-            text.push_str(&format!(
-                "  lines in {:<24} {held:>9}   every event on that list, once, byte for byte\n",
-                name(&self.files.events)
-            ));
+            text.push_str(&format!("  {held} of {truth} events accounted for, each of them once, byte for byte\n\n"));
         } else {
-            text.push_str(&format!("  NOT ACCOUNTED FOR: {held} lines, {truth} events on the simulator's list\n"));
+            text.push_str(&format!("  NOT ACCOUNTED FOR: {held} lines, {truth} events\n"));
             text.push_str(&self.differences("  "));
-            if !settled.complete {
-                let total = settled.total.map_or_else(|| "none".to_owned(), grouped);
-                text.push_str(&format!("  the API counts {total}, the store {}\n", grouped(settled.stored)));
-            }
+            text.push_str(&format!("  the store holds {}\n\n", counted(settled.stored, "event", "events")));
         }
+        text.push_str(&format!("  {total:>9}  by the API's total_count\n"));
+        text.push_str(&format!("  {truth:>9}  on the simulator's own list\n"));
+        text.push_str(&format!("  {held:>9}  lines in {}\n", name(&self.files.events)));
         text
     }
 
@@ -150,7 +144,7 @@ impl Summary {
             return String::new();
         }
         let first = self.range.from().floor(COLUMN);
-        let mut text = String::new();
+        let mut text = format!("Events by half hour, {} at most\n", grouped(max));
         for row in [1_u64, 0] {
             let cell = |count: &u64| {
                 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -159,9 +153,6 @@ impl Summary {
             };
             let cells: String = strip.iter().map(cell).collect();
             text.push_str(format!("  {cells}").trim_end());
-            if row == 0 {
-                text.push_str(&format!("  half hours, the fullest {}", grouped(max)));
-            }
             text.push('\n');
         }
         let mut labels = String::from("  ");
@@ -219,15 +210,15 @@ impl Summary {
         let seen = |name: &str| faults.get(name).copied().unwrap_or(0);
         let status = |code: u16| self.work.statuses.get(&code).copied().unwrap_or(0);
         let lines = [
-            (status(404), "404", "message-events is retired: the Events API was found out and remembered"),
-            (status(429), "429", "too many requests: waited as long as Retry-After asked, then asked again"),
-            (status(503), "503", "the API was out of order: asked again, a little later"),
-            (seen("truncated"), "cut off", "a body ended before its declared length: asked again"),
-            (seen("last_row_twice"), "wrong", "a page held one row twice and lacked another: its count gave it away"),
-            (self.census.late, "late", "events appeared after their time had been read: found by comparing counts"),
-            (self.census.nameless, "no id", "events came without an id: known again by a digest of their content"),
+            (status(404), "404", "message-events is retired: the events API was found and used"),
+            (status(429), "429", "too many requests: waited as long as the API asked"),
+            (status(503), "503", "the API was out of order: asked again a little later"),
+            (seen("truncated"), "cut off", "a body ended too soon: asked again"),
+            (seen("last_row_twice"), "wrong", "a page repeated a row and lacked another: counts told"),
+            (self.census.late, "late", "events appeared after their time was read: counts told"),
+            (self.census.nameless, "no id", "events without an id: told apart by what is in them"),
         ];
-        let mut text = String::from("What went wrong on the way, and cost nothing\n");
+        let mut text = String::from("What went wrong on the way, and cost no event\n");
         for (count, what, then) in lines.iter().filter(|(count, _, _)| *count > 0) {
             text.push_str(&format!("  {:>5}× {what:<8} {then}\n", grouped(*count)));
         }
@@ -245,8 +236,9 @@ impl Summary {
             let more = counted(events, "more event", "more events");
             format!(", then followed live for {}: {more}", seconds(span))
         });
+        let read = if self.settled.is_some() { "The day was read in" } else { "The reading was stopped after" };
         format!(
-            "The day was read in {}{followed}\n{}, {} repeated, {} received; {} in all\n",
+            "{read} {}{followed}\n{}, {} repeated, {} received; {} in all\n",
             seconds(self.backfill),
             counted(self.work.requests, "request", "requests"),
             grouped(self.work.retries),
@@ -271,8 +263,8 @@ impl Summary {
         text.push_str(&format!(
             "\nLook into them\n  \
              head -1 {events} | jq\n  \
-             jq -r 'select(.type == \"bounced\") | .bounce.name' {events} | sort | uniq -c\n  \
-             sqlite3 -box {database} 'SELECT name, captured, late FROM stream'\n  \
+             jq -r .type {events} | sort | uniq -c\n  \
+             sqlite3 -box {database} 'SELECT * FROM certificate'\n  \
              sparkspool status --config {config}\n"
         ));
         text
@@ -385,7 +377,7 @@ mod tests {
     #[test]
     fn a_demo_that_went_well() {
         let text = summary().text();
-        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(summary().is_proven());
         insta::assert_snapshot!(text);
     }
