@@ -32,6 +32,7 @@ pub(super) async fn run(global: &Global) -> Result<(), Failure> {
                 ended = &mut daemon => break ended.map(|()| None),
                 () = stop.cancelled() => {
                     tracing::info!("stopping: draining what is captured");
+                    notify::stopping();
                     life.cancel();
                     break (&mut daemon).await.map(|()| None);
                 }

@@ -71,9 +71,14 @@ impl Engine {
         self.upstream.account(stream).map_or_else(|| (self.surroundings.time.wall)(), |account| account.clock.now())
     }
 
+    /// Milliseconds of the clock that never steps back.
+    pub fn monotonic(&self) -> Millis {
+        (self.surroundings.time.monotonic)()
+    }
+
     /// Whether every running stream shows life.
     pub fn is_alive(&self) -> bool {
-        let now = (self.surroundings.time.monotonic)();
+        let now = self.monotonic();
         self.pulses.lock().unwrap_or_else(PoisonError::into_inner).iter().all(|pulse| pulse.is_alive(now))
     }
 

@@ -53,7 +53,8 @@ impl Daemon {
         Self { engine: Arc::new(engine), timer, boards: Arc::new(boards), started_at: now(), now }
     }
 
-    /// Runs until `stop`, then drains within the configured time. Fails only where the store cannot be trusted.
+    /// Runs until `stop`, then drains within the configured time. Fails only where the store cannot be trusted. What the
+    /// stop is for, an end or another life, is for the caller to tell systemd.
     pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut forwarders = self.engine.forwarders();
         let mut tasks: JoinSet<Result<(), StoreError>> = JoinSet::new();
@@ -92,15 +93,16 @@ impl Daemon {
         mut tasks: JoinSet<Result<(), StoreError>>,
         failure: Option<StoreError>,
     ) -> Result<(), StoreError> {
-        notify::stopping();
         self.engine.stop.cancel();
-        let limit = Duration::from_millis(self.engine.config.drain_timeout.unsigned_abs());
+        let (limit, begun) = (self.engine.config.drain_timeout, self.engine.monotonic());
+        // One limit for both steps: whoever stops the daemon waits a little longer than that, and then kills it.
+        let left = || Duration::from_millis((limit - (self.engine.monotonic() - begun)).max(0).unsigned_abs());
         let health = forwarders.health.clone();
         let captured = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(limit, captured).await.is_err() {
+        if tokio::time::timeout(left(), captured).await.is_err() {
             tasks.shutdown().await;
         }
-        let drained = forwarders.finish(Some(limit)).await;
+        let drained = forwarders.finish(Some(left())).await;
         self.write_board(&health).await;
         if let Some(error) = failure {
             return Err(error);

@@ -60,6 +60,8 @@ words=$(inside systemd-analyze verify /etc/systemd/system/sparkspool.service 2>&
 is "what systemd-analyze verify has to say" "" "$words"
 
 echo "starting"
+# A unit that has stopped is forgotten, with how it ended, unless another one knows of it.
+inside systemd-run --quiet --unit=remember --property=After=sparkspool.service --property=RemainAfterExit=yes true
 inside systemctl start sparkspool.service || fail "it did not become ready"
 is "state" active "$(property ActiveState)"
 pid=$(property MainPID)
@@ -72,13 +74,38 @@ open=$(inside find -L /var/lib/sparkspool -type f ! -perm 0600)
 is "files of others' reach" "" "$open"
 inside grep -qzF not-a-key "/proc/$pid/environ" "/proc/$pid/cmdline" && fail "the key is in the environment or on the command line"
 
-echo "reloading, and killing"
-# The program may refuse to reload, but not die of it.
+# What a probe does not do.
 if [[ ${PROBE:-} != yes ]]; then
-  inside systemctl reload sparkspool.service || fail "it did not reload"
-  sleep 1
-  is "process after the reload" "$pid" "$(property MainPID)"
+  echo "reloading"
+  # stays WHAT: the process that was started is the one that runs, in a unit that is neither reloading nor stopping. A process that
+  # announces its end and lives on is shown as `stop-sigterm` and killed when its time is over.
+  stays() {
+    local i
+    for ((i = 0; i < 20; i++)); do
+      sleep 0.5
+      [[ $(property StatusText) == *captured* && $(property SubState) == running ]] && ((i >= 4)) && break
+    done
+    is "$1" "running $pid 0" "$(property SubState) $(property MainPID) $(property NRestarts)"
+  }
+  for i in 1 2 3; do inside systemctl reload sparkspool.service || fail "it did not reload"; done
+  stays "after three reloads"
+  printf '[api]\nurl = 7\n' | inside tee /etc/sparkspool/sparkspool.toml >/dev/null
+  inside systemctl reload sparkspool.service || fail "it did not refuse to reload"
+  stays "after a reload of a configuration that is wrong"
+  inside journalctl --no-pager -u sparkspool.service | grep -q "the old one stays" || fail "the refused configuration is not in the journal"
+  store=$(inside find -L /var/lib/sparkspool -name '*.db' -printf '%i\n')
+  [[ -n $store ]] || fail "there is no store"
+
+  echo "starting with a configuration that is wrong"
+  inside systemctl restart sparkspool.service 2>/dev/null && fail "it became ready"
+  # What would be started again is shown as `auto-restart`.
+  is "what becomes of it" "failed 78 0" "$(property SubState) $(property ExecMainStatus) $(property NRestarts)"
+  inside tee /etc/sparkspool/sparkspool.toml <"$dir/root/etc/sparkspool/sparkspool.toml" >/dev/null
+  inside systemctl start sparkspool.service || fail "it did not become ready again"
+  is "store after a stop and a start" "$store" "$(inside find -L /var/lib/sparkspool -name '*.db' -printf '%i\n')"
 fi
+
+echo "killing"
 inside systemctl kill --signal=KILL sparkspool.service
 for ((i = 0; i < 60; i++)); do
   [[ $(property NRestarts) == 1 && $(property ActiveState) == active ]] && break
@@ -92,4 +119,9 @@ begin=$SECONDS
 inside systemctl stop sparkspool.service
 ((SECONDS - begin <= 31)) || fail "stopping took $((SECONDS - begin)) s"
 is "result" success "$(property Result)"
+if [[ ${PROBE:-} != yes ]]; then
+  # CLD_EXITED, not killed: it drained and ended by itself.
+  is "exit" "1 0" "$(property ExecMainCode) $(property ExecMainStatus)"
+  is "store" "$store" "$(inside find -L /var/lib/sparkspool -name '*.db' -printf '%i\n')"
+fi
 echo "ok"
