@@ -106,7 +106,7 @@ async fn page_urls(origin: &str, first: &str) -> Vec<String> {
         sparkspool::net::Limits {
             connect: Duration::from_secs(5),
             idle: Duration::from_secs(30),
-            request: Duration::from_secs(60),
+            request: Duration::from_mins(1),
             body_max: 1 << 30,
         },
         None,

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What every client is built with.
@@ -24,6 +25,35 @@ pub struct Limits {
 pub struct Client {
     http: reqwest::Client,
     limits: Limits,
+    spares: Spares,
+}
+
+/// The memory of bodies that were dropped, for the next ones: pages are large, and new memory is not free.
+type Spares = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// How many are kept, and from which size on it is worth it.
+const SPARES_MAX: usize = 2;
+const SPARE_BYTES_MIN: usize = 1 << 20;
+
+/// A body that gives its memory back when its last view is dropped.
+struct Borrowed {
+    bytes: Vec<u8>,
+    spares: Spares,
+}
+
+impl AsRef<[u8]> for Borrowed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        if spares.len() < SPARES_MAX && self.bytes.capacity() >= SPARE_BYTES_MIN {
+            spares.push(std::mem::take(&mut self.bytes));
+        }
+    }
 }
 
 /// A response that was received whole.
@@ -99,7 +129,7 @@ impl Client {
         if let Some(pem) = extra_roots {
             builder = builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem).map_err(setup)?);
         }
-        Ok(Self { http: builder.build().map_err(setup)?, limits })
+        Ok(Self { http: builder.build().map_err(setup)?, limits, spares: Spares::default() })
     }
 
     /// One GET. `authorization` is sent as it stands and marked sensitive.
@@ -116,7 +146,8 @@ impl Client {
         let gzip =
             response.headers().get("content-encoding").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"gzip"));
         let announced = if gzip { None } else { response.content_length() };
-        let mut body = Body::new(gzip, announced, self.limits.body_max);
+        let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut body = Body::new(spare, gzip, announced, self.limits.body_max);
         let mut wire_bytes = 0;
         while let Some(chunk) = response.chunk().await.map_err(|e| classify(&e, &host, &self.limits))? {
             wire_bytes += chunk.len() as u64;
@@ -125,7 +156,7 @@ impl Client {
         Ok(Received {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
-            body: body.finish()?,
+            body: Bytes::from_owner(Borrowed { bytes: body.finish()?, spares: self.spares.clone() }),
             wire_bytes,
         })
     }
@@ -157,10 +188,12 @@ impl Write for Capped {
 }
 
 impl Body {
-    fn new(gzip: bool, announced: Option<u64>, cap: u64) -> Self {
+    /// A body that grows in `spare`.
+    fn new(mut spare: Vec<u8>, gzip: bool, announced: Option<u64>, cap: u64) -> Self {
+        spare.clear();
         // What a server announces is only believed up to the cap.
-        let room = usize::try_from(announced.unwrap_or(0).min(cap)).unwrap_or(0);
-        let plain = Capped { bytes: Vec::with_capacity(room), cap };
+        spare.reserve_exact(usize::try_from(announced.unwrap_or(0).min(cap)).unwrap_or(0));
+        let plain = Capped { bytes: spare, cap };
         if gzip { Self::Gzip(Box::new(MultiGzDecoder::new(plain))) } else { Self::Plain(plain) }
     }
 
@@ -172,7 +205,7 @@ impl Body {
         written.map_err(|e| self.broken(&e, "it is not valid gzip"))
     }
 
-    fn finish(mut self) -> Result<Bytes, NetError> {
+    fn finish(mut self) -> Result<Vec<u8>, NetError> {
         if let Self::Gzip(gzip) = &mut self
             && let Err(e) = gzip.try_finish()
         {
@@ -182,7 +215,7 @@ impl Body {
             Self::Plain(plain) => plain,
             Self::Gzip(gzip) => gzip.get_mut(),
         };
-        Ok(Bytes::from(std::mem::take(&mut plain.bytes)))
+        Ok(std::mem::take(&mut plain.bytes))
     }
 
     fn broken(&self, error: &io::Error, otherwise: &str) -> NetError {
@@ -236,8 +269,8 @@ mod tests {
     use super::*;
     use flate2::{Compression, write::GzEncoder};
 
-    fn inflate(bytes: &[u8], cap: u64) -> Result<Bytes, NetError> {
-        let mut body = Body::new(true, None, cap);
+    fn inflate(bytes: &[u8], cap: u64) -> Result<Vec<u8>, NetError> {
+        let mut body = Body::new(Vec::new(), true, None, cap);
         bytes.chunks(7).try_for_each(|chunk| body.push(chunk))?;
         body.finish()
     }

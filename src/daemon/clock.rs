@@ -172,7 +172,7 @@ mod tests {
     fn a_clock_of_1970_is_not_plausible_until_an_answer_came() {
         let fake = fake(0);
         assert!(!fake.clock.is_plausible());
-        (0..3).for_each(|_| drop(fake.clock.observe(Some(UtcMillis::from_millis(T)))));
+        assert_eq!((0..3).filter(|_| fake.clock.observe(Some(UtcMillis::from_millis(T)))).count(), 1);
         assert!(fake.clock.is_plausible());
     }
 

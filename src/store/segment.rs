@@ -6,13 +6,15 @@ use super::error::StoreError;
 use crate::core::time::UtcMillis;
 use flate2::Crc;
 use std::fmt;
-use zstd::bulk::Decompressor;
-use zstd::stream::raw::{Encoder, InBuffer, Operation, OutBuffer};
+use std::sync::{Arc, Mutex, PoisonError};
+use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::compress_bound;
 
 /// Level -3 packs events to a fifth at the speed of memory, which keeps a page of 10,000 below 15 ms.
 const LEVEL: i32 = -3;
-/// Room made for compressed output at a time: the size of a zstd block.
-const OUTPUT_STEP: usize = 128 * 1024;
+/// Events are gathered to about this much before they are compressed, as one frame: what was just copied is still in
+/// the processor's cache then, and a frame of one piece takes the fast path of zstd.
+const FRAME_BYTES: usize = 512 * 1024;
 /// A segment holds one page. More than this is damage, not data.
 const RAW_BYTES_MAX: u64 = 1 << 30;
 
@@ -48,7 +50,8 @@ pub(super) fn checksum(label: &Label, packed: Packed<'_>) -> u32 {
 
 /// Builds segments, one after the other, in buffers and a compression context that are kept.
 pub(super) struct Packer {
-    encoder: Encoder<'static>,
+    compressor: Compressor<'static>,
+    frame: Vec<u8>,
     body: Vec<u8>,
     lengths: Vec<u8>,
     late: Vec<u8>,
@@ -57,8 +60,9 @@ pub(super) struct Packer {
 
 impl Packer {
     pub(super) fn new() -> Result<Self, StoreError> {
-        let encoder = Encoder::new(LEVEL).map_err(|error| no_zstd(&error))?;
-        Ok(Self { encoder, body: Vec::new(), lengths: Vec::new(), late: Vec::new(), late_events: 0 })
+        let compressor = Compressor::new(LEVEL).map_err(|error| no_zstd(&error))?;
+        let [frame, body, lengths, late] = [const { Vec::new() }; 4];
+        Ok(Self { compressor, frame, body, lengths, late, late_events: 0 })
     }
 
     /// Packs `events`, each with whether it is late, and returns the length of their bytes and how many are late.
@@ -67,16 +71,12 @@ impl Packer {
         &mut self,
         events: impl Iterator<Item = (&'a [u8], bool)> + Clone,
     ) -> Result<(u64, u64), StoreError> {
-        [&mut self.body, &mut self.lengths, &mut self.late].into_iter().for_each(Vec::clear);
+        [&mut self.frame, &mut self.body, &mut self.lengths, &mut self.late].into_iter().for_each(Vec::clear);
         self.late_events = 0;
         let raw_bytes = events.clone().map(|(raw, _)| raw.len() as u64 + 1).sum();
         if raw_bytes > RAW_BYTES_MAX {
             return Err(StoreError::invalid(format!("a page holds {raw_bytes} bytes of events")));
         }
-        self.encoder
-            .reinit()
-            .and_then(|()| self.encoder.set_pledged_src_size(Some(raw_bytes)))
-            .map_err(|error| no_zstd(&error))?;
         for (index, (raw, is_late)) in events.enumerate() {
             push_length(&mut self.lengths, raw.len());
             if index % 8 == 0 {
@@ -86,40 +86,30 @@ impl Packer {
                 *bits |= 1 << (index % 8);
                 self.late_events += 1;
             }
-            self.feed(raw)?;
-            self.feed(b"\n")?;
-        }
-        loop {
-            self.make_room();
-            let at = self.body.len();
-            let mut output = OutBuffer::around_pos(&mut self.body, at);
-            if self.encoder.finish(&mut output, true).map_err(|error| no_zstd(&error))? == 0 {
-                return Ok((raw_bytes, self.late_events));
+            self.frame.extend_from_slice(raw);
+            self.frame.push(b'\n');
+            if self.frame.len() >= FRAME_BYTES {
+                self.close_frame()?;
             }
         }
+        self.close_frame()?;
+        Ok((raw_bytes, self.late_events))
+    }
+
+    /// Compresses what was gathered, as a frame behind the others: together they are the body.
+    fn close_frame(&mut self) -> Result<(), StoreError> {
+        let at = self.body.len();
+        self.body.resize(at + compress_bound(self.frame.len()), 0);
+        let packed = self.compressor.compress_to_buffer(&self.frame, &mut self.body[at..]);
+        self.body.truncate(at + packed.map_err(|error| no_zstd(&error))?);
+        self.frame.clear();
+        Ok(())
     }
 
     /// What was packed last.
     pub(super) fn packed(&self) -> Packed<'_> {
         let late = (self.late_events > 0).then_some(&*self.late);
         Packed { lengths: &self.lengths, late, body: &self.body }
-    }
-
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let mut input = InBuffer::around(bytes);
-        while input.pos() < bytes.len() {
-            self.make_room();
-            let at = self.body.len();
-            let mut output = OutBuffer::around_pos(&mut self.body, at);
-            self.encoder.run(&mut input, &mut output).map_err(|error| no_zstd(&error))?;
-        }
-        Ok(())
-    }
-
-    fn make_room(&mut self) {
-        if self.body.capacity() - self.body.len() < OUTPUT_STEP / 2 {
-            self.body.reserve(OUTPUT_STEP);
-        }
     }
 }
 
@@ -163,13 +153,17 @@ fn take_length(bytes: &mut &[u8]) -> Option<usize> {
 /// Takes segments apart, in a decompression context that is kept.
 pub(super) struct Unpacker {
     decompressor: Decompressor<'static>,
+    spare: Spare,
 }
+
+/// The memory of the last segment that was dropped, for the next one: pages are large, and new memory is not free.
+type Spare = Arc<Mutex<Vec<u8>>>;
 
 impl Unpacker {
     pub(super) fn new() -> Result<Self, StoreError> {
         let decompressor = Decompressor::new()
             .map_err(|error| StoreError::invalid(format!("starting decompression failed ({error})")))?;
-        Ok(Self { decompressor })
+        Ok(Self { decompressor, spare: Spare::default() })
     }
 
     /// The segment `seq`, once its checksum, its length and its framing are found right.
@@ -188,14 +182,18 @@ impl Unpacker {
             return Err(damaged("its length is out of range"));
         }
         let capacity = usize::try_from(label.raw_bytes).map_err(|_| damaged("its length is out of range"))?;
-        let body = self.decompressor.decompress(packed.body, capacity).map_err(|_| damaged("it does not unpack"))?;
+        let mut body = std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner));
+        body.clear();
+        body.reserve_exact(capacity);
+        self.decompressor.decompress_to_buffer(packed.body, &mut body).map_err(|_| damaged("it does not unpack"))?;
         let body = String::from_utf8(body).map_err(|_| damaged("it is not UTF-8"))?;
         let ends = event_ends(packed.lengths, &body).ok_or_else(|| damaged("its lengths do not add up"))?;
         let late_fits = packed.late.is_none_or(|late| late.len() == ends.len().div_ceil(8));
         if ends.len() as u64 != label.events || body.len() != capacity || !late_fits {
             return Err(damaged("its counts do not add up"));
         }
-        Ok(Segment { seq, label: *label, body, ends, late: packed.late.map(<[u8]>::to_vec) })
+        let late = packed.late.map(<[u8]>::to_vec);
+        Ok(Segment { seq, label: *label, body, ends, late, spare: Arc::clone(&self.spare) })
     }
 }
 
@@ -228,6 +226,13 @@ pub struct Segment {
     body: String,
     ends: Vec<u32>,
     late: Option<Vec<u8>>,
+    spare: Spare,
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut self.body).into_bytes();
+    }
 }
 
 /// One event of a segment.

@@ -47,7 +47,7 @@ impl Program {
 
     /// Waits until the file holds as many lines as the API shows events.
     async fn wait_until_complete(&self, dialect: Dialect) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while self.world.written().values().sum::<u32>() < self.world.truth(dialect).values().sum::<u32>() {
             assert!(Instant::now() < deadline, "{} lines", self.world.written().len());
             tokio::time::sleep(Duration::from_millis(100)).await;
