@@ -22,6 +22,9 @@ const EMPTY_PAGES_MAX: u32 = 3;
 /// Pages of one walk where the API gives no count to derive a bound from.
 const PAGES_MAX: u64 = 100_000;
 
+/// A part whose count differs is read again once it holds no more than this: about 2 MB. Above, halving it costs less.
+const REREAD_EVENTS_MAX: u64 = 2_000;
+
 /// Requests of one reconciliation; what is left is looked at by the next.
 const RECONCILE_REQUESTS_MAX: u32 = 60;
 
@@ -317,7 +320,8 @@ impl Walker {
             if self.agrees(window, total).await? {
                 continue;
             }
-            let fits = total.is_none_or(|total| total <= u64::from(self.asker.account.page_size()));
+            let fits =
+                total.is_none_or(|total| total <= REREAD_EVENTS_MAX.min(u64::from(self.asker.account.page_size())));
             if let Some((older, newer)) = window.bisect(MINUTE).filter(|_| !fits) {
                 stack.extend([newer, older]);
                 continue;
