@@ -4,7 +4,7 @@
 use super::dialect::Dialect;
 use super::filter::Filter;
 use crate::core::event::{EventKey, canonical_digest};
-use crate::core::json;
+use crate::core::json::{self, Strict};
 use crate::core::page::{Cursor, Page, Reject, Row};
 use crate::core::time::UtcMillis;
 use bytes::Bytes;
@@ -28,60 +28,99 @@ pub enum WireError {
     NotFiltered(&'static str),
 }
 
-#[derive(Deserialize)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    results: Option<Vec<&'a RawValue>>,
-    #[serde(borrow)]
-    total_count: Option<&'a RawValue>,
-    #[serde(borrow)]
-    links: Option<&'a RawValue>,
-}
-
-/// Parses a 200 body.
+/// Parses a 200 body. The body is read once: each row is checked, located and identified in the same pass.
 pub fn page(body: &Bytes, dialect: Dialect, filter: &Filter) -> Result<Page, WireError> {
     let text =
         std::str::from_utf8(body).map_err(|e| WireError::NotJson(format!("byte {} is not UTF-8", e.valid_up_to())))?;
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|e| not_a_page(&e))?;
-    let results = envelope.results.ok_or(WireError::NoResults)?;
-    let mut rows = Vec::with_capacity(results.len());
-    let mut rejects = Vec::new();
-    let mut anonymous = Vec::new();
-    for raw in results {
-        let raw = raw.get();
-        if let Some(term) = filter.violated_by(raw) {
+    let mut reader = Strict::new(text);
+    let envelope = Envelope::read(&mut reader, text).filter(|_| reader.is_at_end());
+    let envelope = envelope.ok_or_else(|| not_json(text, reader.at()))?;
+    let Some(Rows { events, rejects, anonymous }) = envelope.rows else { return Err(WireError::NoResults) };
+    let mut page = Page::new(body.clone(), events, rejects, anonymous);
+    if !filter.is_empty() {
+        let mut raws =
+            page.rows.iter().map(|row| page.raw(row)).chain(page.rejects.iter().map(|row| page.raw_reject(row)));
+        let violated = raws.find_map(|raw| filter.violated_by(std::str::from_utf8(raw).ok()?));
+        if let Some(term) = violated {
             return Err(WireError::NotFiltered(term));
         }
-        let (start, len) = place(text, raw);
-        match identify(raw) {
-            Ok((Identity::Key(key), at)) => rows.push(Row { start, len, key, at }),
-            Ok((Identity::Digest(digest), at)) => {
-                anonymous.push((u32::try_from(rows.len()).unwrap_or(u32::MAX), digest));
-                rows.push(Row { start, len, key: EventKey::of_anonymous(&digest, 0), at });
-            }
-            Err(reason) => rejects.push(Reject { start, len, digest: canonical_digest(raw), reason }),
-        }
     }
-    let mut page = Page::new(body.clone(), rows, rejects, anonymous);
-    page.total = envelope.total_count.and_then(|raw| json::scalar(raw.get())?.parse().ok());
+    page.total = envelope.total_count.and_then(|token| json::scalar(token)?.parse().ok());
     page.next = envelope.links.and_then(next_href).map(|href| cursor(&href, dialect)).transpose()?;
     Ok(page)
 }
 
-/// Where `raw` lies in `text`. A body is capped far below 4 GiB, so both numbers fit.
-fn place(text: &str, raw: &str) -> (u32, u32) {
-    let start = raw.as_ptr().addr() - text.as_ptr().addr();
-    (u32::try_from(start).unwrap_or(u32::MAX), u32::try_from(raw.len()).unwrap_or(0))
+fn not_json(text: &str, at: usize) -> WireError {
+    // Only the place is said: the text there may be an address.
+    if text.trim_end().len() <= at {
+        return WireError::NotJson(format!("it ends at byte {at}"));
+    }
+    WireError::NotJson(format!("near byte {at}"))
 }
 
-fn not_a_page(error: &serde_json::Error) -> WireError {
-    // Only the position and class are said: serde's own text may quote a value.
-    match error.classify() {
-        serde_json::error::Category::Data => WireError::NoResults,
-        serde_json::error::Category::Eof => {
-            WireError::NotJson(format!("it ends at line {}, column {}", error.line(), error.column()))
+/// What is read of an envelope.
+#[derive(Default)]
+struct Envelope<'a> {
+    /// Absent where there is no array `results`.
+    rows: Option<Rows>,
+    total_count: Option<&'a str>,
+    links: Option<&'a str>,
+}
+
+#[derive(Default)]
+struct Rows {
+    events: Vec<Row>,
+    rejects: Vec<Reject>,
+    anonymous: Vec<(u32, [u8; 32])>,
+}
+
+impl<'a> Envelope<'a> {
+    /// `None` where the text is no JSON; an envelope without rows where it is something else than an object.
+    fn read(reader: &mut Strict<'a>, text: &'a str) -> Option<Self> {
+        let mut envelope = Self::default();
+        if reader.peek()? != b'{' {
+            reader.value()?;
+            return Some(envelope);
         }
-        _ => WireError::NotJson(format!("at line {}, column {}", error.line(), error.column())),
+        reader.open(b'{')?;
+        let mut is_first = true;
+        while let Some(name) = reader.next_name(&mut is_first)? {
+            match name {
+                "results" if reader.peek()? == b'[' => envelope.rows = Some(Rows::read(reader, text)?),
+                "results" => {
+                    reader.value()?;
+                    envelope.rows = None;
+                }
+                "total_count" => envelope.total_count = Some(reader.value()?),
+                "links" => envelope.links = Some(reader.value()?),
+                _ => drop(reader.value()?),
+            }
+        }
+        Some(envelope)
+    }
+}
+
+impl Rows {
+    fn read(reader: &mut Strict<'_>, text: &str) -> Option<Self> {
+        let mut found = Self::default();
+        reader.open(b'[')?;
+        let mut is_first = true;
+        while reader.next_item(&mut is_first)? {
+            let start = reader.at();
+            let head = Head::read(reader)?;
+            let raw = text.get(start..reader.at())?;
+            // A body is capped at 1 GiB, so that both numbers fit.
+            let (start, len) = (u32::try_from(start).ok()?, u32::try_from(raw.len()).ok()?);
+            match head.identify(raw) {
+                Ok((Identity::Key(key), at)) => found.events.push(Row { start, len, key, at }),
+                Ok((Identity::Digest(digest), at)) => {
+                    found.anonymous.push((u32::try_from(found.events.len()).ok()?, digest));
+                    found.events.push(Row { start, len, key: EventKey::of_anonymous(&digest, 0), at });
+                }
+                Err(reason) => found.rejects.push(Reject { start, len, digest: canonical_digest(raw), reason }),
+            }
+        }
+        Some(found)
     }
 }
 
@@ -90,30 +129,57 @@ enum Identity {
     Digest([u8; 32]),
 }
 
-/// An event's identity and time, or what it lacks to be an event.
-fn identify(raw: &str) -> Result<(Identity, UtcMillis), &'static str> {
-    let (mut id, mut kind, mut at) = (None, None, None);
-    for (name, value) in json::fields(raw).ok_or("it is not an object")? {
-        match name {
-            "event_id" => id = json::scalar(value),
-            "type" => kind = json::scalar(value),
-            "timestamp" => at = json::scalar(value),
-            _ => {}
+/// The tokens of a row that make it an event.
+#[derive(Default)]
+struct Head<'a> {
+    is_object: bool,
+    id: Option<&'a str>,
+    kind: Option<&'a str>,
+    at: Option<&'a str>,
+}
+
+impl<'a> Head<'a> {
+    /// Takes one row, whatever it is.
+    fn read(reader: &mut Strict<'a>) -> Option<Self> {
+        let mut head = Self::default();
+        if reader.peek()? != b'{' {
+            reader.value()?;
+            return Some(head);
         }
+        head.is_object = true;
+        reader.open(b'{')?;
+        let mut is_first = true;
+        while let Some(name) = reader.next_name(&mut is_first)? {
+            let value = reader.value()?;
+            match name {
+                "event_id" => head.id = Some(value),
+                "type" => head.kind = Some(value),
+                "timestamp" => head.at = Some(value),
+                _ => {}
+            }
+        }
+        Some(head)
     }
-    let kind = kind.filter(|k| !k.is_empty()).ok_or("it has no `type`")?;
-    let at = at.ok_or("it has no `timestamp`")?;
-    let at = UtcMillis::parse(&at).ok_or("its `timestamp` is no time")?;
-    let identity = match id.filter(|id| !id.is_empty()) {
-        Some(id) => Identity::Key(EventKey::of_id(&id, &kind)),
-        None => Identity::Digest(canonical_digest(raw)),
-    };
-    Ok((identity, at))
+
+    /// An event's identity and time, or what it lacks to be an event.
+    fn identify(&self, raw: &str) -> Result<(Identity, UtcMillis), &'static str> {
+        if !self.is_object {
+            return Err("it is not an object");
+        }
+        let kind = self.kind.and_then(json::scalar).filter(|k| !k.is_empty()).ok_or("it has no `type`")?;
+        let at = self.at.and_then(json::scalar).ok_or("it has no `timestamp`")?;
+        let at = UtcMillis::parse(&at).ok_or("its `timestamp` is no time")?;
+        let identity = match self.id.and_then(json::scalar).filter(|id| !id.is_empty()) {
+            Some(id) => Identity::Key(EventKey::of_id(&id, &kind)),
+            None => Identity::Digest(canonical_digest(raw)),
+        };
+        Ok((identity, at))
+    }
 }
 
 /// The `next` link in any shape seen or documented: an array of `{href, rel}`, an object with `next` as text or as
 /// `{href}`, null, `[]`, `{}`.
-fn next_href(links: &RawValue) -> Option<String> {
+fn next_href(links: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Link {
         href: Option<String>,
@@ -124,10 +190,10 @@ fn next_href(links: &RawValue) -> Option<String> {
         #[serde(borrow)]
         next: Option<&'a RawValue>,
     }
-    let href = if let Ok(array) = serde_json::from_str::<Vec<Link>>(links.get()) {
+    let href = if let Ok(array) = serde_json::from_str::<Vec<Link>>(links) {
         array.into_iter().find(|link| link.rel.as_deref() == Some("next"))?.href
     } else {
-        let next = serde_json::from_str::<Links<'_>>(links.get()).ok()?.next?;
+        let next = serde_json::from_str::<Links<'_>>(links).ok()?.next?;
         match serde_json::from_str::<Option<String>>(next.get()) {
             Ok(text) => text,
             Err(_) => serde_json::from_str::<Link>(next.get()).ok()?.href,
