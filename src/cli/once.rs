@@ -54,7 +54,6 @@ pub(super) async fn run(global: &Global) -> Result<(), Failure> {
 async fn pass(engine: &Engine, stream: &Stream) -> Result<Captured, Halt> {
     let mut ingest = engine.ingest(stream).await?;
     let pass = ingest.tick().await?;
-    ingest.write_quiet().await?;
     Ok(Captured {
         stream: stream.name.to_string(),
         settled: None,

@@ -9,8 +9,9 @@ use crate::core::window::{Coverage, Window};
 use crate::store::{Closing, Progress};
 use tokio::task::JoinSet;
 
-/// A fresh window up to this long is first asked for as a count together with the lookback: a quiet tick is one request.
-const QUIET_SPAN_MAX: Millis = 15 * MINUTE;
+/// A fresh window and the lookback, together up to this long, are first asked for as one count: a quiet tick is one
+/// request, whether it comes every minute or every few hours.
+const QUIET_SPAN_MAX: Millis = 6 * HOUR;
 
 /// Quiet windows are written down together at least this often: a quiet tick costs no fsync.
 const QUIET_UNWRITTEN_MAX: Millis = 10 * MINUTE;
@@ -149,11 +150,15 @@ impl Ingest {
         let plan = self.plan(&progress, &plan::plan);
         let (Some(recheck), [] | [_]) = (plan.recheck, plan.due.as_slice()) else { return Ok(false) };
         let fresh = plan.due.first().copied();
-        if fresh.is_some_and(|w| w.span() > QUIET_SPAN_MAX || w.from() < recheck.from()) || !plan.gaps.is_empty() {
+        let from = fresh.map_or(recheck.from(), |fresh| fresh.from().floor(MINUTE).min(recheck.from()));
+        let Some(both) = Window::new(from, recheck.to()).filter(|both| both.span() <= QUIET_SPAN_MAX) else {
+            return Ok(false);
+        };
+        if !plan.gaps.is_empty() {
             return Ok(false);
         }
-        let total = self.walker.probe(recheck).await?;
-        if !self.walker.agrees(recheck, total).await? {
+        let total = self.walker.probe(both).await?;
+        if !self.walker.agrees(both, total).await? {
             return Ok(false);
         }
         if let Some(fresh) = fresh {
