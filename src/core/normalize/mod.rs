@@ -29,11 +29,10 @@ pub use write::{Context, write_one_line};
 
 use crate::core::catalogue::{self, EventType, FIELDS, Field, FieldSet};
 use crate::core::event::canonical_digest;
+use crate::core::json::Strict;
 use crate::core::time::UtcMillis;
 use metadata::Metadata;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use std::fmt;
 use value::Admission;
 
 /// The version of the normalized event, its field `schema`. Fields may be added under one version; a field never
@@ -76,12 +75,7 @@ impl<'a> Normalized<'a> {
     /// Takes an event apart. `raw` must be one JSON object, with nothing but white space around it.
     pub fn parse(raw: &'a str) -> Result<Self, Unreadable> {
         let mut event = Self::empty(raw);
-        event.read(Names::Strings).or_else(|_| {
-            // A name no string can hold (half a surrogate pair) is still a name: read names as the tokens they are,
-            // which takes longer. Any other error comes again.
-            event = Self::empty(raw);
-            event.read(Names::Tokens)
-        })?;
+        event.read()?;
         event.event_type = event.text(Field::Type).and_then(|name| catalogue::event_type(&name.decode()));
         Ok(event)
     }
@@ -225,10 +219,27 @@ impl<'a> Normalized<'a> {
         }
     }
 
-    fn read(&mut self, names: Names) -> Result<(), Unreadable> {
-        let mut json = serde_json::Deserializer::from_str(self.raw);
-        let members = Members { event: self, names };
-        (&mut json).deserialize_map(members).and_then(|()| json.end()).map_err(|error| unreadable(&error))
+    fn read(&mut self) -> Result<(), Unreadable> {
+        let mut reader = Strict::new(self.raw);
+        match self.read_members(&mut reader).filter(|()| reader.is_at_end()) {
+            Some(()) => Ok(()),
+            // Valid JSON of another kind is told apart only here, where it no longer matters how long that takes.
+            None if is_json(self.raw) => Err(Unreadable::NotAnObject),
+            None => Err(unreadable(self.raw, reader.at())),
+        }
+    }
+
+    fn read_members(&mut self, reader: &mut Strict<'a>) -> Option<()> {
+        reader.open(b'{')?;
+        let mut is_first = true;
+        while let Some(name) = reader.next_name(&mut is_first)? {
+            let token = reader.value()?;
+            match field_named(name) {
+                Some(field) => self.take(field, token),
+                None => self.unknown_fields += 1,
+            }
+        }
+        Some(())
     }
 
     fn take(&mut self, field: Field, token: &'a str) {
@@ -246,78 +257,29 @@ impl<'a> Normalized<'a> {
     }
 }
 
-/// Reads the members of an event, each value as the text it is.
-struct Members<'e, 'a> {
-    event: &'e mut Normalized<'a>,
-    names: Names,
+/// The field of this name, as it stands between its quotes: escapes are undone where there are any.
+fn field_named(name: &str) -> Option<Field> {
+    if !name.contains('\\') {
+        return Field::named(name);
+    }
+    serde_json::from_str::<String>(&format!("\"{name}\"")).ok().and_then(|name| Field::named(&name))
 }
 
-impl<'de> Visitor<'de> for Members<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while let Some(field) = members.next_key_seed(self.names)? {
-            if let Some(field) = field {
-                let token: &'de RawValue = members.next_value()?;
-                self.event.take(field, token.get());
-            } else {
-                members.next_value::<IgnoredAny>()?;
-                self.event.unknown_fields += 1;
-            }
-        }
-        Ok(())
-    }
+fn is_json(text: &str) -> bool {
+    let mut reader = Strict::new(text);
+    reader.value().is_some() && reader.is_at_end()
 }
 
-/// How members' names are read. What is found is `None` for a name the catalogue does not have.
-#[derive(Clone, Copy)]
-enum Names {
-    /// As strings.
-    Strings,
-    /// As JSON text.
-    Tokens,
-}
-
-impl<'de> DeserializeSeed<'de> for Names {
-    type Value = Option<Field>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Field>, D::Error> {
-        match self {
-            Self::Strings => deserializer.deserialize_str(self),
-            Self::Tokens => {
-                let token = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
-                Ok(Text::of_token(token.get()).and_then(|name| Field::named(&name.decode())))
-            }
-        }
-    }
-}
-
-impl Visitor<'_> for Names {
-    type Value = Option<Field>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Option<Field>, E> {
-        Ok(Field::named(name))
-    }
-}
-
-/// Only the place of the error is kept: its message may quote the event.
-fn unreadable(error: &serde_json::Error) -> Unreadable {
-    match error.classify() {
-        serde_json::error::Category::Data => Unreadable::NotAnObject,
-        _ => Unreadable::NotJson { line: error.line(), column: error.column() },
-    }
+/// Only the place is kept: the text there may be an address.
+fn unreadable(raw: &str, at: usize) -> Unreadable {
+    let before = raw.as_bytes().get(..at).unwrap_or(raw.as_bytes());
+    let line = memchr::memchr_iter(b'\n', before).count() + 1;
+    let column = before.len() - memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1) + 1;
+    Unreadable::NotJson { line, column }
 }
 
 /// When a raw event happened, by its own word: for callers that need nothing else of it.
 pub fn event_time(raw: &str) -> Option<UtcMillis> {
-    let (_, token) = super::json::fields(raw)?.find(|(name, _)| *name == "timestamp")?;
-    UtcMillis::parse(&super::json::scalar(token)?)
+    let (_, token) = crate::core::json::fields(raw)?.find(|(name, _)| *name == "timestamp")?;
+    UtcMillis::parse(&crate::core::json::scalar(token)?)
 }
