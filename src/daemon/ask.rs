@@ -37,7 +37,8 @@ pub enum Halt {
     Clock(crate::core::time::UtcMillis),
 }
 
-/// How long a one-shot command keeps trying without a single success; the daemon never gives up.
+/// How long one request is repeated without success. A one-shot command gives up then; the daemon only turns to other
+/// windows, and comes back.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// For answers that ask for patience, in milliseconds.
@@ -45,6 +46,10 @@ pub struct Patience {
     /// For everything else that may pass, in milliseconds.
     pub failing: Millis,
 }
+
+/// The daemon's: a rate limit hits every request alike and is waited out; anything else may be the trouble of one window,
+/// and must not keep it from the others.
+const DAEMON_PATIENCE: Patience = Patience { throttled: Millis::MAX, failing: 5 * MINUTE };
 
 /// One stream's way to its API.
 #[derive(Clone)]
@@ -106,11 +111,10 @@ impl Asker {
                 self.tally.throttled.add(1);
                 self.account.pause(wait);
             }
-            if let Some(patience) = self.patience {
-                let limit = if is_throttled { patience.throttled } else { patience.failing };
-                if waited.saturating_add(wait) > limit {
-                    return Err(Halt::Source(error));
-                }
+            let patience = self.patience.unwrap_or(DAEMON_PATIENCE);
+            let limit = if is_throttled { patience.throttled } else { patience.failing };
+            if waited.saturating_add(wait) > limit {
+                return Err(Halt::Source(error));
             }
             tracing::warn!(stream = %self.stream, attempt = failures, wait_ms = wait, error = %error, "request failed, trying again");
             waited += wait;

@@ -6,6 +6,7 @@ use super::walk::{Reconciled, Walked, Walker};
 use crate::core::plan::{self, Known, Plan, Policy, SPAN_MAX};
 use crate::core::time::{HOUR, MINUTE, Millis, SECOND, UtcMillis, humane};
 use crate::core::window::{Coverage, Window};
+use crate::source::SourceError;
 use crate::store::{Closing, Progress};
 use tokio::task::JoinSet;
 
@@ -21,6 +22,9 @@ const AGAIN_AFTER: Millis = 10 * MINUTE;
 
 /// The longest wait before it is read again.
 const AGAIN_AFTER_MAX: Millis = 6 * HOUR;
+
+/// When so many windows of a pass have failed, it is the API and not the window.
+const PUT_OFF_MAX: usize = 3;
 
 /// Windows at least this long are counted before they are read, while it is not known how dense they are.
 const COUNT_FIRST_FROM: Millis = 2 * HOUR;
@@ -222,9 +226,12 @@ impl Ingest {
         let mut running: JoinSet<(Window, Result<Walked, Halt>)> = JoinSet::new();
         let mut in_flight: Vec<Window> = Vec::new();
         let mut forced: Option<Window> = None;
+        let (mut put_off, mut trouble): (Vec<Window>, Option<Halt>) = (Vec::new(), None);
+        let asker = self.walker.asker.clone();
+        let pages_before = asker.tally.pages.get();
         loop {
             let mut progress = self.progress().await?;
-            in_flight.iter().for_each(|window| progress.coverage.insert(*window));
+            in_flight.iter().chain(&put_off).for_each(|window| progress.coverage.insert(*window));
             let plan = self.plan(&progress, &planner);
             self.record_gaps(&plan.gaps, &mut pass).await?;
             let room = if self.span_known { self.walker.asker.account.concurrency } else { 1 };
@@ -233,17 +240,26 @@ impl Ingest {
                 let may_split = forced != Some(window);
                 running.spawn(read(self.walker.clone(), window, may_split, self.span_known));
             }
-            let Some(joined) = running.join_next().await else { return Ok(pass) };
+            let Some(joined) = running.join_next().await else { return trouble.map_or(Ok(pass), Err) };
             let (window, outcome) = joined.map_err(|e| Halt::Replan(format!("a reader stopped: {e}")))?;
             in_flight.retain(|other| *other != window);
-            match outcome? {
-                Walked::Closed { verified, distinct, .. } => {
+            match outcome {
+                // The trouble of one window is not the trouble of all: it stays due, and the others are read.
+                Err(Halt::Source(error @ SourceError::Transient { .. }))
+                    if put_off.len() < PUT_OFF_MAX
+                        && (asker.patience.is_none() || asker.tally.pages.get() > pages_before) =>
+                {
+                    put_off.push(window);
+                    trouble = Some(Halt::Source(error));
+                }
+                Err(halt) => return Err(halt),
+                Ok(Walked::Closed { verified, distinct, .. }) => {
                     pass.closed += 1;
                     pass.unverified += u32::from(!verified);
                     self.walker.asker.tally.span_read.add(window.span().unsigned_abs());
                     self.adapt(window, distinct);
                 }
-                Walked::Oversize { total } => {
+                Ok(Walked::Oversize { total }) => {
                     let before = self.span;
                     self.adapt(window, total);
                     // A window that cannot shrink is paged as deep as it goes.

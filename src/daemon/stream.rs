@@ -47,7 +47,8 @@ impl StreamTask {
                 Err(Halt::Store(error)) if !error.is_pause() => break Err(error),
                 Err(halt) => {
                     refusals += 1;
-                    let wait = Backoff::REFUSED.wait(refusals, fastrand::f64(), None);
+                    let backoff = if is_refusal(&halt) { Backoff::REFUSED } else { Backoff::REQUEST };
+                    let wait = backoff.wait(refusals, fastrand::f64(), None);
                     self.note_failure(&halt, wait);
                     self.beat(wait);
                     if self.rest(wait).await.is_err() {
@@ -128,6 +129,11 @@ impl StreamTask {
     fn note<T>(&self, change: impl FnOnce(&mut StreamBoard) -> T) -> T {
         change(&mut self.board.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Whether only an operator can mend it: then asking often helps nobody.
+fn is_refusal(halt: &Halt) -> bool {
+    matches!(halt, Halt::Source(SourceError::Refused { .. }) | Halt::TooLarge | Halt::Clock(_))
 }
 
 /// What an operator can do about it.
