@@ -125,12 +125,13 @@ async fn oddities_that_never_cease_are_lived_with() {
     }
     for (oddity, name, settled, written, truth) in worlds.join_all().await {
         println!("{name} {oddity:?}: {settled:?} {written}/{truth}");
-        let counted = oddity != Fault::TotalAbsent;
-        assert_eq!(
-            settled.complete,
-            counted && written == truth,
-            "{name} {oddity:?}: {written} of {truth}, {settled:?}"
+        assert!(!settled.complete || written == truth, "{name} {oddity:?}: {written} of {truth} are not complete");
+        let gone = matches!(
+            oddity,
+            Fault::NextMissing | Fault::Links(LinkShape::Null | LinkShape::EmptyArray | LinkShape::Absent)
         );
+        let provable = oddity != Fault::TotalAbsent && !gone;
+        assert!(settled.complete || !provable, "{name} {oddity:?}: {written} of {truth}, {settled:?}");
         assert!(written * 100 >= truth * 99, "{name} {oddity:?}: {written} of {truth}");
     }
 }
