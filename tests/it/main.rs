@@ -4,8 +4,11 @@
 #![cfg(test)]
 
 mod architecture;
+mod bad_input;
+mod canary;
 mod capture;
 mod catalogue;
+mod cli;
 mod client;
 mod config;
 mod demo;

@@ -1,77 +1,11 @@
 //! The real program as a process: killed at any moment, stopped, reloaded, started twice, handed a range.
 
-use crate::support::world::{World, population};
+use crate::support::program::{Program, ended, events, signal, stderr};
+use crate::support::world::World;
 use sparkspool::core::time::{HOUR, MINUTE};
 use sparkspool::core::window::Window;
 use sparkspool::simulator::{Behaviour, Dialect, Legacy, Options, PopulationOptions, Size};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-
-/// A world with its configuration in a file, and the program to run in it.
-struct Program {
-    world: World,
-    config: PathBuf,
-}
-
-impl Program {
-    async fn new(options: Options, account: &str, stream: &str) -> Self {
-        let world = World::new(options, account, stream).await;
-        let config = world.dir.path().join("sparkspool.toml");
-        std::fs::write(&config, &world.config).unwrap();
-        Self { world, config }
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sparkspool"));
-        command.args(arguments).arg("--config").arg(&self.config);
-        command.env_clear().env("SPARKPOST_API_KEY", "simulated-key").current_dir(self.world.dir.path());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn spawn(&self, arguments: &[&str]) -> Child {
-        self.command(arguments).spawn().unwrap()
-    }
-
-    /// Runs to the end, without blocking the simulated API that lives in this process.
-    async fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = self.command(arguments);
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
-    }
-
-    async fn backfill(&self) -> Output {
-        let (from, to) = (self.world.window.from().to_string(), self.world.window.to().to_string());
-        self.run(&["backfill", "--from", &from, "--to", &to]).await
-    }
-
-    /// Waits until the file holds as many lines as the API shows events.
-    async fn wait_until_complete(&self, dialect: Dialect) {
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while self.world.written().values().sum::<u32>() < self.world.truth(dialect).values().sum::<u32>() {
-            assert!(Instant::now() < deadline, "{} lines", self.world.written().len());
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-}
-
-fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").arg(name).arg(child.id().to_string()).status().unwrap().success());
-}
-
-async fn ended(child: Child) -> Output {
-    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn events(events: u32) -> Options {
-    let mut options = Options::new(population(11, events));
-    options.behaviour = Behaviour { legacy: Legacy::Retired, ..options.behaviour };
-    options
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_moment_a_backfill_loses_and_repeats_nothing() {

@@ -1,7 +1,9 @@
 //! What more than one integration test needs: servers to stand in for the far side, and ways to talk to them.
 //! It exists so that a test says what it checks, and not how a socket is opened.
 
+pub(crate) mod fake;
 pub(crate) mod places;
+pub(crate) mod program;
 pub(crate) mod rust_text;
 pub(crate) mod wiremock;
 pub(crate) mod world;

@@ -1,0 +1,462 @@
+//! Everything an operator can get wrong, or the world under them, against the real program: what is said, how it exits,
+//! and that nothing is lost by it: once mended, the same command completes, with every event exactly once.
+//!
+//! The snapshots are what a person sees at three in the morning. Read them as that person.
+
+use crate::support::fake::{Fake, Reply, simulated, tls_fixture};
+use crate::support::program::{Program, ended, events, output, shown, signal};
+use crate::support::world::{World, recent};
+use insta::assert_snapshot;
+use sparkspool::core::time::{HOUR, MINUTE};
+use sparkspool::core::window::Window;
+use sparkspool::simulator::{
+    Behaviour, Dialect, Fault, FaultPlan, Key, Legacy, Options, PopulationOptions, Size, When,
+};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// A backfill that gives up soon.
+const BACKFILL: [&str; 5] = ["backfill", "--since", "7h", "--patience", "1s"];
+
+async fn small() -> Program {
+    Program::new(events(60), "", "").await
+}
+
+/// With the world's own configuration, everything is there in the end, exactly once.
+async fn completes(program: &Program) {
+    program.restore();
+    let output = program.backfill().await;
+    assert!(output.status.success(), "{}", program.tidy(&output.stderr));
+    program.world.assert_complete(Dialect::Events);
+}
+
+/// What is said with one text of the configuration replaced; afterwards, without that, nothing is missing.
+async fn with(pattern: &str, replacement: &str) -> String {
+    let program = small().await;
+    program.reconfigure(pattern, replacement);
+    let said = shown(&program, &BACKFILL).await;
+    completes(&program).await;
+    said
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+// The key.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_is_refused_by_the_api() {
+    let program = small().await;
+    let mut command = program.command(&BACKFILL);
+    command.env("SPARKPOST_API_KEY", "some-other-key");
+    let said = program.said(&BACKFILL, &output(command).await);
+    assert!(!said.contains("some-other-key"), "{said}");
+    assert_snapshot!("key_wrong", said);
+    completes(&program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_the_grant_is_told_from_a_wrong_one() {
+    let mut options = events(10);
+    options.behaviour.keys = vec![Key { granted: false, ..Key::new("simulated-key") }];
+    let program = Program::new(options, "", "").await;
+    assert_snapshot!("key_without_grant", shown(&program, &BACKFILL).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_cannot_be_had_is_no_key() {
+    let program = small().await;
+    let mut said = Vec::new();
+    let mut command = program.command(&BACKFILL);
+    command.env_remove("SPARKPOST_API_KEY");
+    said.push(program.said(&BACKFILL, &output(command).await));
+    for (name, content, mode) in [
+        ("absent.key", None, 0),
+        ("group-readable.key", Some("simulated-key\n"), 0o640),
+        ("empty.key", Some("\n"), 0o600),
+        ("two-lines.key", Some("simulated-key\nsimulated-key\n"), 0o600),
+    ] {
+        let path = program.world.dir.path().join(name);
+        if let Some(content) = content {
+            std::fs::write(&path, content).unwrap();
+            set_mode(&path, mode);
+        }
+        program.reconfigure("[api]\n", &format!("[api]\nkey_file = '{}'\n", path.display()));
+        said.push(shown(&program, &BACKFILL).await);
+    }
+    let said = said.join("\n");
+    assert!(!said.contains("simulated-key"), "{said}");
+    assert_snapshot!("key_unreadable", said);
+    let path = program.world.dir.path().join("group-readable.key");
+    set_mode(&path, 0o600);
+    program.reconfigure("[api]\n", &format!("[api]\nkey_file = '{}'\n", path.display()));
+    assert!(program.backfill().await.status.success());
+    completes(&program).await;
+}
+
+// The way to the API.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_not_there_is_said_to_be_that() {
+    // Port 9 discards, and nobody listens there; `.invalid` never resolves (RFC 2606).
+    let said = [
+        with("url = 'http://127.0.0.1:", "url = 'http://127.0.0.1:9' #").await,
+        with("url = 'http://127.0.0.1:", "url = 'https://no-such-host.invalid' #").await,
+    ];
+    assert_snapshot!("network", said.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_not_right_is_refused_until_it_is() {
+    let program = small().await;
+    let mut said = Vec::new();
+    let api_url = format!("url = '{}'", program.world.api.url());
+    let certificates = [("here.pem", false), ("expired.pem", true), ("elsewhere.pem", true), ("here.pem", true)];
+    for (certificate, trusted) in certificates {
+        let simulation = program.world.api.simulation().clone();
+        let fake = Fake::tls(certificate, move |asked| simulated(&simulation, asked));
+        let ca_file = format!("\nca_file = '{}'", tls_fixture("authority.pem").display());
+        program.reconfigure(&api_url, &format!("url = '{}'{}", fake.url(), if trusted { &*ca_file } else { "" }));
+        said.push(format!("# {certificate}, its authority trusted: {trusted}\n{}", shown(&program, &BACKFILL).await));
+    }
+    assert!(said.pop().unwrap().contains("[exit 0]"));
+    program.world.assert_complete(Dialect::Events);
+    assert_snapshot!("tls", said.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_where_there_is_none_and_files_that_are_no_certificates_are_named() {
+    let program = small().await;
+    let mut said = Vec::new();
+    program.reconfigure("url = 'http://", "url = 'https://");
+    said.push(shown(&program, &BACKFILL).await);
+    program.reconfigure("[api]\n", "[api]\nca_file = '/nonexistent/ca.pem'\n");
+    said.push(shown(&program, &BACKFILL).await);
+    let config = program.config.display().to_string();
+    program.reconfigure("[api]\n", &format!("[api]\nca_file = '{config}'\n"));
+    said.push(shown(&program, &BACKFILL).await);
+    assert_snapshot!("tls_setup", said.join("\n"));
+    completes(&program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_the_apis_are_told_apart() {
+    let mut said = Vec::new();
+    let answers: [(&str, fn() -> Reply); 6] = [
+        ("a login page", || Reply::html(200, "<html>Please log in</html>")),
+        ("a redirect", || Reply {
+            headers: vec![("location".into(), "https://elsewhere.example/".into())],
+            ..Reply::html(301, "")
+        }),
+        ("a gateway in trouble", || Reply::html(503, "<html>503</html>")),
+        ("rate limits without end", || Reply::json(429, r#"{"errors":[{"message":"Too many requests"}]}"#)),
+        ("a query that is not accepted", || {
+            Reply::json(400, r#"{"errors":[{"message":"invalid params","code":"1200"}]}"#)
+        }),
+        ("JSON that ends early", || Reply::json(200, r#"{"results":[{"#)),
+    ];
+    for (what, answer) in answers {
+        let program = small().await;
+        let fake = Fake::plain(move |_| answer());
+        let replacement = format!("dialect = 'events'\nurl = '{}' #", fake.url());
+        program.reconfigure("url = 'http://127.0.0.1:", &replacement);
+        said.push(format!("# {what}\n{}", shown(&program, &BACKFILL).await));
+        completes(&program).await;
+    }
+    assert_snapshot!("answers", said.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_dialect_is_not_taken_for_an_empty_one() {
+    let mut said = Vec::new();
+    for legacy in [Legacy::Retired, Legacy::Hollow] {
+        let mut options = events(60);
+        options.behaviour = Behaviour { legacy, ..options.behaviour };
+        let program = Program::new(options, "", "").await;
+        program.reconfigure("[api]\n", "[api]\ndialect = 'message-events'\n");
+        said.push(shown(&program, &["backfill", "--since", "7h", "--patience", "5s"]).await);
+        completes(&program).await;
+    }
+    assert_snapshot!("dialect", said.join("\n"));
+}
+
+/// The API ignores what it does not understand, and answers with everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_the_api_ignores_takes_nothing() {
+    let row =
+        r#"{"type":"open","event_id":"1","timestamp":"2026-11-12T00:00:00.000Z","rcpt_to":"someone@example.com"}"#;
+    let fake = Fake::plain(move |_| Reply::json(200, format!(r#"{{"results":[{row}],"total_count":1,"links":{{}}}}"#)));
+    let program = small().await;
+    program.reconfigure("url = 'http://127.0.0.1:", &format!("dialect = 'events'\nurl = '{}' #", fake.url()));
+    let config = std::fs::read_to_string(&program.config).unwrap();
+    let config = config.replace("sinks = ['file']", "sinks = ['file']\nfilter = { events = ['bounce'] }");
+    std::fs::write(&program.config, config).unwrap();
+    let said = shown(&program, &BACKFILL).await;
+    assert!(!said.contains("someone@example.com"));
+    assert_snapshot!("filter_ignored", said);
+    assert!(program.world.written().is_empty());
+    let status = program.run(&["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["streams"].as_array().unwrap().iter().filter(|one| one["captured"] != 0).count(), 0);
+    completes(&program).await;
+}
+
+// What is typed.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_and_names_that_cannot_be_are_refused_before_anything_is_asked() {
+    let program = small().await;
+    let typed: [&[&str]; 11] = [
+        &["backfill"],
+        &["backfill", "--since", "yesterday"],
+        &["backfill", "--since", "2026-11-12"],
+        &["backfill", "--since", "0s"],
+        &["backfill", "--from", "2026-11-13", "--to", "2026-11-12"],
+        &["backfill", "--from", "2126-01-01"],
+        &["backfill", "--from", "tomorrow"],
+        &["backfill", "--from", "2026-11-31"],
+        &["backfill", "--since", "1h", "--stream", "al"],
+        &["backfill", "--since", "1h", "--patience", "soon"],
+        &["bakfill", "--since", "1h"],
+    ];
+    let mut said = Vec::new();
+    for arguments in typed {
+        said.push(shown(&program, arguments).await);
+    }
+    assert_snapshot!("typed", said.join("\n"));
+    assert_eq!(program.world.api.stats().requests, 0);
+    completes(&program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_is_not_there_or_not_right_is_named() {
+    let program = small().await;
+    std::fs::remove_file(&program.config).unwrap();
+    let mut said = vec![shown(&program, &["check"]).await];
+    std::fs::create_dir(&program.config).unwrap();
+    said.push(shown(&program, &["check"]).await);
+    std::fs::remove_dir(&program.config).unwrap();
+    program.reconfigure("sinks = ['file']", "sinks = ['fiel']\nfilter = { campaing_ids = ['x'] }");
+    said.push(shown(&program, &["check"]).await);
+    assert_snapshot!("configuration", said.join("\n"));
+    completes(&program).await;
+}
+
+/// The readable part is read, and what has expired is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_older_than_retention_is_read_as_far_as_it_goes() {
+    let now = World::now().floor(MINUTE);
+    let window = Window::new(now.plus(-12 * 24 * HOUR), now.plus(-9 * 24 * HOUR)).unwrap();
+    let mut options = Options::new(PopulationOptions::new(12, window, Size::Events(100)));
+    options.behaviour = Behaviour { legacy: Legacy::Retired, ..options.behaviour };
+    let program = Program::new(options, "", "").await;
+    let (from, to) = (window.from().to_string(), window.to().to_string());
+    let partly = shown(&program, &["backfill", "--from", &from, "--to", &to]).await;
+    let (written, truth) = (program.world.written(), program.world.truth(Dialect::Events));
+    assert!(!truth.is_empty() && truth.keys().all(|row| written.contains_key(row)));
+    // Which events of its oldest minute are still there is a matter of seconds.
+    let partly = partly.replace(&format!("{} of {}", truth.len(), truth.len()), "N of N");
+    let partly = partly.replace(&format!("{} new", truth.len()), "N new");
+    let wholly = shown(&program, &["backfill", "--from", &from, "--to", "11d"]).await;
+    assert_snapshot!("range_expired", format!("{partly}\n{wholly}"));
+}
+
+// This machine.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_instance_is_told_who_the_first_is() {
+    let program = Program::new(events(60), "", "every = '1s'\nstart = '8h'").await;
+    let daemon = program.spawn(&["run"]);
+    program.wait_until_complete(Dialect::Events).await;
+    let said = [shown(&program, &["run"]).await, shown(&program, &["once"]).await];
+    signal(&daemon, "-TERM");
+    assert!(ended(daemon).await.status.success());
+    assert_snapshot!("second_instance", said.join("\n"));
+    program.world.assert_complete(Dialect::Events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn places_that_cannot_be_written_are_named() {
+    let program = small().await;
+    let file = program.world.dir.path().join("a-file");
+    std::fs::write(&file, "").unwrap();
+    program.reconfigure("/data'", "/a-file'");
+    let mut said = vec![shown(&program, &BACKFILL).await];
+    program.reconfigure("data_dir = '", "data_dir = '/proc/nowhere' # '");
+    said.push(shown(&program, &BACKFILL).await);
+    program.reconfigure("path = '", "path = '/proc/nowhere/x' # '");
+    said.push(shown(&program, &BACKFILL).await);
+    assert_snapshot!("unwritable", said.join("\n"));
+    completes(&program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stdout_that_takes_nothing_loses_nothing() {
+    let program = small().await;
+    let name_stdout = |text: &str| {
+        let at = text.find("[sinks.file.file]").unwrap();
+        format!("{}[sinks.file.stdout]\nformat = 'raw'\n", &text[..at])
+    };
+    std::fs::write(&program.config, name_stdout(&program.world.config)).unwrap();
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = program.command(&BACKFILL);
+    command.stdout(full());
+    let mut said = vec![program.said(&BACKFILL, &output(command).await)];
+    for arguments in [
+        &["check"][..],
+        &["status"],
+        &["schema"],
+        &["completions", "bash"],
+        &["backfill", "--since", "1h", "--dry-run"],
+    ] {
+        let mut command = program.command(arguments);
+        command.stdout(full());
+        said.push(program.said(arguments, &output(command).await));
+    }
+    assert_snapshot!("stdout_full", said.join("\n"));
+    let mended = program.run(&BACKFILL).await;
+    assert_eq!(mended.status.code(), Some(0), "{}", program.tidy(&mended.stderr));
+    let truth: Vec<String> = program.world.truth(Dialect::Events).into_keys().collect();
+    let mut lines: Vec<&str> = std::str::from_utf8(&mended.stdout).unwrap().lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, truth);
+}
+
+/// Who reads a pipe may stop when it has enough, and a full disk under the log must not stop capture.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_leaves_and_a_log_that_is_full_are_no_failures() {
+    let program = small().await;
+    for arguments in [&["check"][..], &["schema"], &["completions", "bash"], &["--help"]] {
+        let mut command = program.command(arguments);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command.stdout(writer);
+        let ended = output(command).await;
+        assert_eq!(ended.status.code(), Some(0), "{arguments:?}: {}", program.tidy(&ended.stderr));
+    }
+    let mut command = program.command(&BACKFILL);
+    command.stderr(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    assert_eq!(output(command).await.status.code(), Some(0));
+    program.world.assert_complete(Dialect::Events);
+}
+
+// The store.
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_damaged_newer_or_not_ours_is_left_as_it_is() {
+    let program = small().await;
+    assert!(program.backfill().await.status.success());
+    let path = program.world.dir.path().join("data/sparkspool.db");
+    let good = std::fs::read(&path).unwrap();
+    let mut damaged = good.clone();
+    let middle = good.len() / 2 / 4096 * 4096;
+    damaged[middle..middle + 4096].iter_mut().for_each(|byte| *byte ^= 0xff);
+    let mut newer = good.clone();
+    // `user_version` in the header of an SQLite database.
+    newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+    let mut foreign = good.clone();
+    // `application_id`.
+    foreign[68..72].copy_from_slice(&7_u32.to_be_bytes());
+    let text = b"this is no database at all, and it is longer than a header would be: ".repeat(20);
+    let mut said = Vec::new();
+    for (what, bytes) in [
+        ("flipped bits", damaged),
+        ("cut in half", good[..middle].to_vec()),
+        ("a newer schema", newer),
+        ("another program's", foreign),
+        ("text", text),
+    ] {
+        std::fs::write(&path, &bytes).unwrap();
+        said.push(format!("# {what}\n{}", shown(&program, &BACKFILL).await));
+        assert!(std::fs::read(&path).unwrap() == bytes, "{what}: the file was changed");
+    }
+    assert_snapshot!("store", said.join("\n"));
+    std::fs::write(&path, &good).unwrap();
+    completes(&program).await;
+}
+
+/// An empty file is what a first start leaves that was cut off at once: a new store, which reads everything again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_is_a_new_one() {
+    let program = small().await;
+    std::fs::create_dir(program.world.dir.path().join("data")).unwrap();
+    std::fs::write(program.world.dir.path().join("data/sparkspool.db"), "").unwrap();
+    assert_snapshot!("store_empty", shown(&program, &["status"]).await);
+    completes(&program).await;
+}
+
+// Disks.
+
+/// Runs a script in a mount namespace of its own. `None`, and says why, where this machine does not allow that.
+async fn with_mounts(program: &Program, script: &str) -> Option<Output> {
+    let probe = ["-rm", "sh", "-c", "mount -t tmpfs tmpfs \"$1\"", "sh"];
+    let mut command = Command::new("unshare");
+    command.args(probe).arg(program.world.dir.path());
+    let allowed = command.output().is_ok_and(|output| output.status.success());
+    if !allowed {
+        eprintln!("skipped: unshare and mount are not to be had here (no user namespaces, or no util-linux)");
+        return None;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-euc", script, "sh", env!("CARGO_BIN_EXE_sparkspool")]).arg(program.world.dir.path());
+    let mut command = program.surround(command, &BACKFILL);
+    command.env("PATH", path);
+    Some(output(command).await)
+}
+
+/// `$1` is the program, `$2` the world's directory, the rest what is typed.
+const HEAD: &str = "bin=$1 dir=$2; shift 2; mkdir -p $dir/small; mount -t tmpfs -o size=SIZE tmpfs $dir/small;
+    try() { code=0; \"$bin\" \"$@\" || code=$?; echo \"[exit $code]\" >&2; };";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_store_pauses_capture_and_loses_nothing() {
+    let program = Program::new(events(4_000), "page_size = 500", "").await;
+    program.reconfigure("/data'", "/small/data'");
+    let script =
+        format!("{} try \"$@\"; mount -o remount,size=64m $dir/small; try \"$@\"", HEAD.replace("SIZE", "600k"));
+    let Some(output) = with_mounts(&program, &script).await else { return };
+    assert_snapshot!("disk_full_store", program.tidy_run(&output.stderr));
+    program.world.assert_complete(Dialect::Events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_from_the_start_is_said_to_be_that() {
+    let program = small().await;
+    program.reconfigure("/data'", "/small/data'");
+    let script = format!(
+        "{} head -c 64k /dev/zero >$dir/small/filler || true; try \"$@\"; rm $dir/small/filler; mount -o remount,size=64m $dir/small; try \"$@\"",
+        HEAD.replace("SIZE", "16k")
+    );
+    let Some(output) = with_mounts(&program, &script).await else { return };
+    assert_snapshot!("disk_full_at_start", program.tidy_run(&output.stderr));
+    program.world.assert_complete(Dialect::Events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_a_sink_leaves_capture_alone() {
+    let program = Program::new(events(4_000), "page_size = 500", "").await;
+    program.reconfigure("/out.ndjson'", "/small/out.ndjson'");
+    let script = format!(
+        "{} try \"$@\"; mount -o remount,size=64m $dir/small; try \"$@\"; cp $dir/small/out.ndjson $dir/",
+        HEAD.replace("SIZE", "600k")
+    );
+    let Some(output) = with_mounts(&program, &script).await else { return };
+    assert_snapshot!("disk_full_sink", program.tidy_run(&output.stderr));
+    program.world.assert_complete(Dialect::Events);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_disk_is_said_to_be_that() {
+    let program = small().await;
+    program.reconfigure("/data'", "/small/data'");
+    let script = format!(
+        "{} mount -o remount,ro $dir/small; try \"$@\"; mount -o remount,rw $dir/small; try \"$@\"; mount -o remount,ro $dir/small; try \"$@\"",
+        HEAD.replace("SIZE", "64m")
+    );
+    let Some(output) = with_mounts(&program, &script).await else { return };
+    assert_snapshot!("disk_read_only", program.tidy_run(&output.stderr));
+    program.world.assert_complete(Dialect::Events);
+}
