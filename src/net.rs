@@ -1,6 +1,7 @@
 //! The only HTTP client of the program: its timeouts, its limits and the way it reads a body.
 //! It exists so that no request can follow a redirect, wait for ever, or grow without bound, whoever makes it.
 
+use crate::core::time::UtcMillis;
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 use std::io::{self, Write};
@@ -92,13 +93,15 @@ pub enum NetError {
         /// The system's word for it.
         why: String,
     },
-    /// The certificate was not accepted.
-    #[error("the TLS certificate of `{host}` was not accepted: {why}")]
+    /// No TLS connection that can be trusted.
+    #[error("cannot trust `{host}`: {why}")]
     Tls {
         /// The host.
         host: String,
-        /// rustls's reason.
+        /// What is wrong with its certificate, or with its TLS.
         why: String,
+        /// What to do next.
+        hint: &'static str,
     },
     /// Too slow.
     #[error("timed out {0}")]
@@ -127,14 +130,19 @@ impl Client {
             .tcp_nodelay(true)
             .pool_max_idle_per_host(16);
         if let Some(pem) = extra_roots {
-            builder = builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(pem).map_err(setup)?);
+            let roots = reqwest::Certificate::from_pem_bundle(pem).map_err(setup)?;
+            if roots.is_empty() {
+                return Err(NetError::Setup("`ca_file` holds no certificate in PEM form".into()));
+            }
+            builder = builder.tls_certs_merge(roots);
         }
         Ok(Self { http: builder.build().map_err(setup)?, limits, spares: Spares::default() })
     }
 
     /// One GET. `authorization` is sent as it stands and marked sensitive.
     pub async fn get(&self, url: url::Url, authorization: Option<&str>) -> Result<Received, NetError> {
-        let host = url.host_str().unwrap_or_default().to_owned();
+        let host = url.host_str().unwrap_or_default();
+        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         let mut request = self.http.get(url).header("accept", "application/json").header("accept-encoding", "gzip");
         if let Some(key) = authorization {
             let mut value = reqwest::header::HeaderValue::from_str(key)
@@ -233,6 +241,10 @@ impl Body {
 /// Sorts a reqwest error by what an operator must do. Only causes are quoted: the outer text holds the URL.
 fn classify(error: &reqwest::Error, host: &str, limits: &Limits) -> NetError {
     let why = innermost(error);
+    if let Some(tls) = tls_error(error) {
+        let (why, hint) = explain_tls(tls);
+        return NetError::Tls { host: host.to_owned(), why, hint };
+    }
     let chain = || std::iter::successors(std::error::Error::source(error), |e| e.source());
     if error.is_timeout() {
         let after = if error.is_connect() { limits.connect } else { limits.request };
@@ -241,9 +253,6 @@ fn classify(error: &reqwest::Error, host: &str, limits: &Limits) -> NetError {
     }
     let text: Vec<String> = chain().map(ToString::to_string).collect();
     let text = text.join("; ");
-    if text.contains("certificate") || text.contains("TLS") || text.contains("tls") {
-        return NetError::Tls { host: host.to_owned(), why };
-    }
     if text.contains("dns error") || text.contains("failed to lookup address") {
         return NetError::UnknownHost(host.to_owned());
     }
@@ -251,6 +260,55 @@ fn classify(error: &reqwest::Error, host: &str, limits: &Limits) -> NetError {
         return NetError::Connect { host: host.to_owned(), why };
     }
     NetError::Broken(why)
+}
+
+/// The TLS library's own error in the chain.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.find_map(|cause| {
+        let mut cause = cause;
+        loop {
+            if let Some(tls) = cause.downcast_ref() {
+                return Some(tls);
+            }
+            // An I/O error hides what it wraps from `source`.
+            cause = cause.downcast_ref::<io::Error>()?.get_ref()?;
+        }
+    })
+}
+
+/// What is wrong and what to do, in an operator's words.
+fn explain_tls(error: &rustls::Error) -> (String, &'static str) {
+    use rustls::{CertificateError as Bad, Error};
+    const CLOCK: &str =
+        "check this machine's clock (timedatectl); if it is right, the server's certificate must be renewed";
+    const NAME: &str = "check `url`: its host must be one that the certificate names";
+    let day = |at: rustls::pki_types::UnixTime| {
+        let at = UtcMillis::from_secs(i64::try_from(at.as_secs()).unwrap_or(i64::MAX / 1_000));
+        at.to_second_text()[..10].to_owned()
+    };
+    match error {
+        Error::InvalidCertificate(Bad::UnknownIssuer) => (
+            "its certificate was signed by an authority that this machine does not know".into(),
+            "for a private authority, or a company's proxy that opens TLS, set `ca_file` to its certificate; \
+             otherwise install the system's own (Debian: ca-certificates)",
+        ),
+        Error::InvalidCertificate(Bad::ExpiredContext { not_after, .. }) => {
+            (format!("its certificate expired on {}", day(*not_after)), CLOCK)
+        }
+        Error::InvalidCertificate(Bad::NotValidYetContext { not_before, .. }) => {
+            (format!("its certificate is not valid before {}", day(*not_before)), CLOCK)
+        }
+        Error::InvalidCertificate(Bad::NotValidForNameContext { presented, .. }) => {
+            let names: Vec<&str> = presented.iter().map(|name| name.split('"').nth(1).unwrap_or(name)).collect();
+            (format!("its certificate is for {}", names.join(", ")), NAME)
+        }
+        Error::InvalidCertificate(Bad::NotValidForName) => ("its certificate is for another host".into(), NAME),
+        Error::InvalidMessage(_) => {
+            ("it does not speak TLS there".into(), "check the port in `url`, and whether `https://` is meant")
+        }
+        other => (other.to_string(), "check `url`, and what stands between this machine and the API"),
+    }
 }
 
 fn innermost(error: &reqwest::Error) -> String {

@@ -12,7 +12,7 @@ use crate::core::plan::{end, horizon};
 use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis, humane};
 use crate::core::window::Window;
 use crate::daemon::ask::{Asker, Halt, Patience};
-use crate::daemon::clock::TimeSource;
+use crate::daemon::clock::{PLAUSIBLE_FROM, TimeSource};
 use crate::daemon::engine::Engine;
 use crate::daemon::upstream::Upstream;
 use crate::source::Ask;
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Args, Debug)]
 pub(super) struct Options {
     /// Begin: `2026-11-12T00:00Z`, or how long ago, as `24h`
-    #[arg(long, value_name = "TIME", conflicts_with = "since", required_unless_present = "since")]
+    #[arg(long, value_name = "TIME", conflicts_with = "since")]
     from: Option<String>,
     /// End, not included; as --from [default: now, less what must settle]
     #[arg(long, value_name = "TIME")]
@@ -45,6 +45,15 @@ pub(super) struct Options {
     patience: String,
 }
 
+impl Options {
+    /// Whether the range depends on what time it is. That is for the API's clock to say: by a wrong one of this machine,
+    /// "the last hour" would be another hour, or none.
+    fn is_relative(&self) -> bool {
+        let is_span = |text: &String| parse_duration(text).is_ok();
+        self.to.is_none() || [&self.since, &self.from, &self.to].into_iter().flatten().any(is_span)
+    }
+}
+
 /// Runs the command.
 pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let config = global.load()?;
@@ -53,16 +62,20 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
         .map_err(|e| Failure::new(Code::Usage, format!("--patience: {e}"), e.hint()))?;
     let patience = Patience { failing, throttled: failing.saturating_mul(7) };
     let now = (TimeSource::system().wall)();
-    let range = range(options, &streams, now)?;
+    if now < PLAUSIBLE_FROM {
+        return Err(Halt::Clock(now).into());
+    }
+    // What cannot be meant is refused before anything is asked or opened.
+    let by_wall = range(options, &streams, now)?;
     if options.dry_run {
-        return dry_run(&config, &streams, range, patience).await;
+        return dry_run(&config, &streams, options, patience).await;
     }
     let store = match Handle::open(&config.data_dir) {
         Ok(store) => store,
-        Err(StoreError::Locked { .. }) => return hand_over(&config, &streams, range, now).await,
+        Err(StoreError::Locked { .. }) => return hand_over(&config, &streams, by_wall, now).await,
         Err(error) => return Err(error.into()),
     };
-    alone(config, store, &streams, range, patience).await
+    alone(config, store, &streams, options, patience).await
 }
 
 fn chosen(config: &Config, names: &[String]) -> Result<Vec<Stream>, Failure> {
@@ -89,11 +102,18 @@ fn range(options: &Options, streams: &[Stream], now: UtcMillis) -> Result<Window
         }
     };
     let to = options.to.as_deref().map_or(Ok(settled), |text| instant("--to", text, now, false))?;
+    if from >= settled && from <= now && options.to.is_none() {
+        return Err(Failure::new(
+            Code::Usage,
+            "nothing of this range has settled yet",
+            format!("what is newer than {settled} may still grow in the API: reach further back, or lower `settle`"),
+        ));
+    }
     if from >= now {
         return Err(Failure::new(
             Code::Usage,
             format!("the range begins in the future ({from})"),
-            format!("it is {} now", now.floor(SECOND)),
+            format!("by the clock it is {} now", now.floor(SECOND)),
         ));
     }
     let Some(range) = Window::new(from, to) else {
@@ -129,7 +149,7 @@ async fn alone(
     config: Config,
     store: Handle,
     streams: &[Stream],
-    range: Window,
+    options: &Options,
     patience: Patience,
 ) -> Result<(), Failure> {
     let time = TimeSource::system();
@@ -137,6 +157,7 @@ async fn alone(
     let mut engine = Engine::new(config, store, surroundings(Some(patience)))?;
     engine.stop =
         signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
+    let range = range(options, streams, now(&engine, streams, options).await?)?;
     let forwarders = engine.forwarders();
     let mut captured = Vec::new();
     let mut failure: Option<Failure> = None;
@@ -145,9 +166,7 @@ async fn alone(
         match Progress::during(stream.name.as_str(), &engine.tally, reading).await {
             Ok(one) => captured.push(one),
             Err(halt) => {
-                let mut failed = Failure::from(halt);
-                failed.what = format!("stream `{}`: {}", stream.name, failed.what);
-                failure.get_or_insert(failed);
+                failure.get_or_insert(of_stream(stream, halt));
             }
         }
         if engine.stop.is_cancelled() {
@@ -156,10 +175,9 @@ async fn alone(
     }
     let drained = output::drain(forwarders).await;
     for one in &captured {
-        eprintln!("{} {range}: {}", one.stream, one.certificate());
+        note!("{} {range}: {}", one.stream, one.certificate());
     }
-    eprintln!("{}", output::work(&engine.tally, (time.monotonic)() - started));
-    note_already_forwarded(&engine);
+    note!("{}", output::work(&engine.tally, (time.monotonic)() - started));
     if let Err(error) = engine.store.write(|store| store.checkpoint().map(drop)).await {
         tracing::debug!(%error, "the write-ahead log was not emptied");
     }
@@ -174,7 +192,25 @@ async fn alone(
             hint: Some(incomplete_hint(range)),
         });
     }
+    note_already_forwarded(&engine);
     Ok(())
+}
+
+/// The time that a relative range is meant by.
+async fn now(engine: &Engine, streams: &[Stream], options: &Options) -> Result<UtcMillis, Failure> {
+    let wall = (TimeSource::system().wall)();
+    let Some(first) = streams.first().filter(|_| options.is_relative()) else { return Ok(wall) };
+    match engine.ask_time(first).await {
+        Ok(now) => Ok(now),
+        // Another account may answer for all that; each stream says for itself what keeps it.
+        Err(_) if streams.iter().any(|stream| stream.account != first.account) => Ok(wall),
+        Err(halt) => Err(of_stream(first, halt)),
+    }
+}
+
+fn of_stream(stream: &Stream, halt: Halt) -> Failure {
+    let failed = Failure::from(halt);
+    Failure { what: format!("stream `{}`: {}", stream.name, failed.what), ..failed }
 }
 
 fn incomplete_hint(range: Window) -> String {
@@ -189,7 +225,7 @@ fn incomplete_hint(range: Window) -> String {
 fn note_already_forwarded(engine: &Engine) {
     let (captured, known) = (engine.tally.captured.get(), engine.tally.duplicates.get());
     if captured == 0 && known == 0 && engine.tally.forwarded.get() == 0 {
-        eprintln!("nothing new: what the range holds was captured and forwarded before, and is not written twice");
+        note!("nothing new: what the range holds was captured and forwarded before, and is not written twice");
     }
 }
 
@@ -207,7 +243,7 @@ async fn read(engine: &Engine, stream: &Stream, range: Window) -> Result<Capture
 
 /// Leaves the range to the daemon and watches it.
 async fn hand_over(config: &Config, streams: &[Stream], range: Window, now: UtcMillis) -> Result<(), Failure> {
-    eprintln!("the daemon holds the store and takes the range over; stopping this command does not stop it");
+    note!("the daemon holds the store and takes the range over; stopping this command does not stop it");
     let stop =
         signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
     let mut mailbox = Mailbox::open(&config.data_dir)?;
@@ -232,7 +268,7 @@ async fn hand_over(config: &Config, streams: &[Stream], range: Window, now: UtcM
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
                 () = stop.cancelled() => {
                     progress.end();
-                    eprintln!("the daemon goes on reading; `sparkspool status` shows how far it is");
+                    note!("the daemon goes on reading; `sparkspool status` shows how far it is");
                     return Ok(());
                 }
             }
@@ -247,7 +283,7 @@ async fn hand_over(config: &Config, streams: &[Stream], range: Window, now: UtcM
 
 fn told(intent: &Intent, range: Window) -> Option<Failure> {
     let outcome = intent.outcome.as_ref()?;
-    eprintln!("{} {range}: {}", intent.stream, outcome.note);
+    note!("{} {range}: {}", intent.stream, outcome.note);
     match outcome.kind {
         OutcomeKind::Complete => None,
         OutcomeKind::Incomplete => {
@@ -260,23 +296,24 @@ fn told(intent: &Intent, range: Window) -> Option<Failure> {
 }
 
 /// Asks the counts, and one small page for the size of an event.
-async fn dry_run(config: &Config, streams: &[Stream], range: Window, patience: Patience) -> Result<(), Failure> {
+async fn dry_run(config: &Config, streams: &[Stream], options: &Options, patience: Patience) -> Result<(), Failure> {
     // The store is not touched: a forecast must work beside a running daemon, and on a read-only disk.
     let upstream = Upstream::new(config, surroundings(Some(patience)))?;
     for stream in streams {
         let asker = upstream
             .asker(stream, Arc::default(), CancellationToken::new(), None)
             .ok_or_else(|| Failure::new(Code::Bug, "no such account", "report this"))?;
+        asker.greet(stream.settle).await?;
+        let range = range(options, streams, asker.account.clock.now())?;
         let (total, bytes_each) = sample(&asker, stream, range).await?;
         let page_size = u64::from(asker.account.page_size());
         let per_minute = u64::from(config.accounts[&stream.account].requests_per_minute);
-        println!("{}", forecast(stream.name.as_str(), range, total, bytes_each, page_size, per_minute));
+        say!("{}", forecast(stream.name.as_str(), range, total, bytes_each, page_size, per_minute))?;
     }
     Ok(())
 }
 
 async fn sample(asker: &Asker, stream: &Stream, range: Window) -> Result<(Option<u64>, u64), Halt> {
-    asker.greet(stream.settle).await?;
     let now = asker.account.clock.now();
     let Some(readable) = Window::new(range.from().max(horizon(now)), range.to().min(end(now, stream.settle, MINUTE)))
     else {

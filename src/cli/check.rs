@@ -9,7 +9,7 @@ use crate::daemon::ask::Patience;
 use crate::daemon::clock::TimeSource;
 use crate::daemon::sinks::opener;
 use crate::daemon::upstream::Upstream;
-use crate::sink::Receipt;
+use crate::sink::{Receipt, Refusal};
 use crate::source::Ask;
 use crate::store::{Reader, StoreError};
 use clap::Args;
@@ -36,9 +36,9 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     let upstream = Upstream::new(&config, surroundings(Some(PATIENCE)))?;
     let file =
         config.file.as_ref().map_or_else(|| "no file, the defaults".to_owned(), |file| file.display().to_string());
-    println!("ok    configuration ({file})");
+    say!("ok    configuration ({file})")?;
     for stream in &config.streams {
-        println!("ok    stream {}: {}, to {}", stream.name, stream.schedule.describe(), stream.sinks.join(", "));
+        say!("ok    stream {}: {}, to {}", stream.name, stream.schedule.describe(), stream.sinks.join(", "))?;
     }
     if !options.online {
         return Ok(());
@@ -46,8 +46,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     let mut worst: Option<Failure> = None;
     for stream in &config.streams {
         if let Err(failure) = ask(&upstream, stream).await {
-            println!("FAIL  stream {}: {}", stream.name, failure.what);
-            failure.hint.iter().for_each(|hint| println!("      {hint}"));
+            fail(&format!("stream {}", stream.name), &failure.what, failure.hint.as_deref())?;
             worst.get_or_insert(failure);
         }
     }
@@ -58,6 +57,11 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
         Some(failure) => Err(Failure { what: String::new(), hint: None, ..failure }),
         None => Ok(()),
     }
+}
+
+fn fail(what: &str, why: &str, hint: Option<&str>) -> Result<(), Failure> {
+    say!("FAIL  {what}: {}", why.replace('\n', "\n      "))?;
+    hint.map_or(Ok(()), |hint| say!("      hint: {hint}"))
 }
 
 async fn ask(upstream: &Upstream, stream: &Stream) -> Result<(), Failure> {
@@ -71,11 +75,11 @@ async fn ask(upstream: &Upstream, stream: &Stream) -> Result<(), Failure> {
         .ok_or_else(|| Failure::new(Code::Unavailable, "the API's clock makes no sense", "check `url`"))?;
     let answer = asker.page(&Ask { window: hour, part: 0, per_page: 1, with_margin: false }, None).await?;
     let count = answer.page.total.map_or_else(|| "no count".to_owned(), |n| format!("{n} events"));
-    println!("ok    stream {}: {} answers, {count} in the last hour", stream.name, asker.source.describe());
+    say!("ok    stream {}: {} answers, {count} in the last hour", stream.name, asker.source.describe())?;
     let skew = clock.skew();
     if skew.abs() > SKEW_MAX {
         let side = if skew > 0 { "ahead of" } else { "behind" };
-        println!("warn  this machine's clock is {} {side} the API's; sparkspool goes by the API's", humane(skew.abs()));
+        say!("warn  this machine's clock is {} {side} the API's; sparkspool goes by the API's", humane(skew.abs()))?;
     }
     Ok(())
 }
@@ -85,15 +89,16 @@ async fn sinks(config: &Config) -> Result<(), Failure> {
     let store = match crate::store::Handle::open(&config.data_dir) {
         Ok(store) => store,
         Err(StoreError::Locked { .. }) => {
-            println!("ok    the daemon runs and has the sinks open; see `sparkspool status`");
+            say!("ok    the daemon runs and has the sinks open; see `sparkspool status`")?;
             return Ok(());
         }
         Err(error) => {
-            println!("FAIL  store: {error}");
-            return Err(error.into());
+            let failure = Failure::from(error);
+            fail("store", &failure.what, failure.hint.as_deref())?;
+            return Err(failure);
         }
     };
-    println!("ok    store {}", config.data_dir.display());
+    say!("ok    store {}", config.data_dir.display())?;
     let mut failed = None;
     for sink in &config.sinks {
         let name = sink.name.clone();
@@ -104,9 +109,13 @@ async fn sinks(config: &Config) -> Result<(), Failure> {
             Err(refusal) => Err(refusal),
         };
         match opened {
-            Ok(()) => println!("ok    sink {}", sink.name),
+            Ok(()) => say!("ok    sink {}", sink.name)?,
             Err(refusal) => {
-                println!("FAIL  sink {}: {refusal}", sink.name);
+                let hint = match &refusal {
+                    Refusal::Unusable { hint, .. } => Some(hint.as_str()),
+                    Refusal::Later { .. } | Refusal::Never { .. } => None,
+                };
+                fail(&format!("sink {}", sink.name), &refusal.to_string(), hint)?;
                 failed = Some(Failure::new(Code::Unavailable, refusal.to_string(), "see above"));
             }
         }

@@ -49,10 +49,10 @@ impl Failure {
     /// Prints it to stderr and gives the code.
     pub(super) fn report(&self) -> ExitCode {
         if !self.what.is_empty() {
-            eprintln!("error: {}", self.what.trim_end());
+            note!("error: {}", self.what.trim_end());
         }
         if let Some(hint) = &self.hint {
-            eprintln!("\nhint: {hint}");
+            note!("\nhint: {hint}");
         }
         ExitCode::from(self.code as u8)
     }
@@ -60,8 +60,17 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        // Each message of the store says what to do next.
-        Self { code: Code::Store, what: error.to_string(), hint: None }
+        if matches!(error, StoreError::DiskFull) {
+            // What resumes by itself is the daemon; a command has ended.
+            let hint = "free some space, then run the same command again: it goes on where this one was";
+            return Self::new(Code::Store, "the disk of the store is full", hint);
+        }
+        // Each message of the store ends with what to do next.
+        let said = error.to_string();
+        match said.rsplit_once("; ") {
+            Some((what, hint)) => Self::new(Code::Store, what, hint),
+            None => Self { code: Code::Store, what: said, hint: None },
+        }
     }
 }
 
@@ -69,7 +78,9 @@ impl From<SetupError> for Failure {
     fn from(error: SetupError) -> Self {
         let hint = match &error {
             SetupError::Key { source, .. } => source.hint(),
-            SetupError::CaFile { .. } | SetupError::Net { .. } => "correct `ca_file`: it must be PEM text".into(),
+            SetupError::CaFile { .. } | SetupError::Net { .. } => {
+                "correct `ca_file`: it names a file of certificates in PEM form that this user may read".into()
+            }
         };
         Self::new(Code::Config, error.to_string(), hint)
     }
@@ -88,7 +99,7 @@ impl From<Halt> for Failure {
             Halt::Stopped => Code::Incomplete,
         };
         match halt {
-            Halt::Store(error) => Self { code, what: error.to_string(), hint: None },
+            Halt::Store(error) => error.into(),
             Halt::Stopped => Self::new(code, "interrupted", "the same command goes on where this one was"),
             halt => Self::new(code, halt.to_string(), hint(&halt)),
         }
@@ -98,6 +109,33 @@ impl From<Halt> for Failure {
 /// A configuration's problems, rendered with colours where stderr is a terminal.
 pub(super) fn config_failure(error: &ConfigError) -> Failure {
     use std::io::IsTerminal as _;
+    if let ConfigError::Unreadable { .. } = error {
+        return Failure::new(
+            Code::Config,
+            error.to_string(),
+            "check --config and $SPARKSPOOL_CONFIG; without them, ./sparkspool.toml and then \
+             /etc/sparkspool/sparkspool.toml is taken",
+        );
+    }
     let rendered = error.render(std::io::stderr().is_terminal());
     Failure { code: Code::Config, what: format!("the configuration cannot be used\n{rendered}"), hint: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::time::UtcMillis;
+
+    #[test]
+    fn a_clock_that_cannot_be_right_is_no_defect_of_ours() {
+        let failure = Failure::from(Halt::Clock(UtcMillis::from_secs(600)));
+        assert_eq!((failure.code, failure.hint.is_some()), (Code::Unavailable, true), "{}", failure.what);
+    }
+
+    #[test]
+    fn a_failure_of_the_store_is_said_apart_from_its_way_out() {
+        let failure = Failure::from(StoreError::Missing { path: "/x".into() });
+        assert_eq!((failure.code, &*failure.what), (Code::Store, "there is no store at /x"));
+        assert!(failure.hint.is_some_and(|hint| hint.starts_with("check data_dir")));
+    }
 }

@@ -1,11 +1,23 @@
 //! The command line: what may be typed, and which file does it. Results go to stdout, logs and progress to stderr.
 //! It exists as a thin layer: every command is one file that drives the engine or reads the store.
 
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the command line is the one place that talks to a person"
-)]
+#![expect(clippy::print_stderr, reason = "the command line is the one place that talks to a person")]
+
+/// A line for the person on stderr. Where it cannot be written the work goes on all the same: `eprintln!` would panic.
+macro_rules! note {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
+/// A line of results on stdout; fails where it cannot be written, but not because the reader has had enough.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        $crate::cli::output::written(writeln!(std::io::stdout(), $($text)*))
+    }};
+}
 
 mod backfill;
 mod catalogue;
@@ -29,6 +41,7 @@ use crate::daemon::clock::TimeSource;
 use crate::daemon::upstream::Surroundings;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use exit::{Code, Failure};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -129,8 +142,9 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Simulate(options) => simulate::run(&options).await,
         Command::Schema(options) => schema::run(&options),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "sparkspool", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "sparkspool", &mut script);
+            output::written(std::io::stdout().write_all(&script))
         }
     }
 }

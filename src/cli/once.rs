@@ -29,18 +29,18 @@ pub(super) async fn run(global: &Global) -> Result<(), Failure> {
         match pass(&engine, stream).await {
             Ok(captured) => {
                 incomplete |= captured.is_incomplete();
-                eprintln!("{}: {}", captured.stream, captured.certificate());
+                note!("{}: {}", captured.stream, captured.certificate());
             }
             Err(halt) => {
                 let mut failed = Failure::from(halt);
                 failed.what = format!("stream `{}`: {}", stream.name, failed.what);
-                eprintln!("error: {}", failed.what);
+                note!("error: {}", failed.what);
                 failure.get_or_insert(failed);
             }
         }
     }
     let drained = output::drain(forwarders).await;
-    eprintln!("{}", output::work(&engine.tally, (time.monotonic)() - started));
+    note!("{}", output::work(&engine.tally, (time.monotonic)() - started));
     drained?;
     match failure {
         Some(failure) => Err(Failure { what: String::new(), ..failure }),

@@ -38,7 +38,8 @@ impl Captured {
                 format!("{} of {} events accounted for", grouped(stored), grouped(total))
             }
             Some(Reconciled { stored, complete: true, .. }) => {
-                format!("{} accounted for, every window read to its end", counted(stored, "event", "events"))
+                let whole = if self.gaps == 0 { ", every window read to its end" } else { "" };
+                format!("{} accounted for{whole}", counted(stored, "event", "events"))
             }
             Some(Reconciled { stored, total: Some(total), .. }) => {
                 format!(
@@ -78,6 +79,18 @@ pub(super) fn work(tally: &Tally, elapsed: Millis) -> String {
     format!("{}; {requests}, {} received, {}", parts.join(", "), bytes(tally.wire_bytes.get()), humane(elapsed))
 }
 
+/// What became of writing to stdout. A reader that has had enough (`| head`) is no failure.
+pub(super) fn written(outcome: std::io::Result<()>) -> Result<(), Failure> {
+    match outcome {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Code::Unavailable,
+            format!("cannot write to stdout: {error}"),
+            "free some space where stdout leads, or lead it elsewhere",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Ends the forwarders, says what each sink has, and turns trouble into a failure. A reader of stdout that has gone away
 /// is none.
 pub(super) async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
@@ -89,6 +102,8 @@ pub(super) async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
         if let Some((what, hint)) = health.trouble
             && !health.reader_gone
         {
+            // What passes by itself does so for the daemon; this process ends here.
+            let hint = if health.suspended { hint } else { "mend that, then run the same command again".to_owned() };
             trouble.push((format!("sink `{name}`: {what}"), hint));
         }
     }
@@ -96,7 +111,7 @@ pub(super) async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
         None => Ok(()),
         Some((what, hint)) => Err(Failure::new(
             Code::Unavailable,
-            format!("{what}\nwhat was captured is safe in the store and is forwarded by the next run"),
+            format!("{what}\nwhat was captured is safe in the store, and the next run forwards it"),
             hint,
         )),
     }

@@ -1,7 +1,8 @@
 //! `status`: what was captured, what was lost, how far every sink is. Reads the store beside a running daemon.
 
 use super::Global;
-use super::exit::{Code, Failure};
+use super::exit::Failure;
+use super::output;
 use super::text::{bytes, counted, grouped};
 use crate::config::Config;
 use crate::core::plan::RETENTION;
@@ -35,12 +36,7 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     } else {
         report.print(&mut out)
     };
-    match written {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Code::Unavailable, format!("stdout: {e}"), "is it a full disk?"))
-        }
-        _ => Ok(()),
-    }
+    output::written(written)
 }
 
 /// Everything `status` says; its JSON form is this struct.

@@ -77,6 +77,9 @@ impl KeyError {
         match self {
             Self::Missing => "set `key_env` or `key_file` for the account, or pass a systemd credential".to_owned(),
             Self::Unset { name } => format!("export {name}, or name another source with `key_env` or `key_file`"),
+            Self::Unreadable { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
+                format!("write the key into `{}` (mode 0600), or correct `key_file`", path.display())
+            }
             Self::Unreadable { path, .. } => {
                 format!("check that the user that sparkspool runs as may read `{}`", path.display())
             }

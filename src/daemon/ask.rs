@@ -141,7 +141,7 @@ impl Asker {
                 Err(halt) => return Err(halt),
             }
         }
-        if clock.is_confirmed() && clock.now() >= PLAUSIBLE_FROM { Ok(()) } else { Err(Halt::Clock(clock.now())) }
+        if clock.is_confirmed() && clock.is_plausible() { Ok(()) } else { Err(Halt::Clock(clock.now())) }
     }
 
     async fn attempt(

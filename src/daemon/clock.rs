@@ -72,9 +72,10 @@ impl ApiClock {
         self.anchor().confirmed
     }
 
-    /// Whether the wall clock is so wrong that not even a first question can be asked by it.
+    /// Whether the time is possible at all; where not, nothing can be asked by it, not even a first question. An answer
+    /// without a `Date` confirms a clock of 1970, too, and makes it no better.
     pub fn is_plausible(&self) -> bool {
-        self.is_confirmed() || self.now() >= PLAUSIBLE_FROM
+        self.now() >= PLAUSIBLE_FROM
     }
 
     /// The wall clock minus the API's clock.

@@ -71,6 +71,14 @@ impl Engine {
         self.upstream.account(stream).map_or_else(|| (self.surroundings.time.wall)(), |account| account.clock.now())
     }
 
+    /// The time by the clock of the API that a stream asks, which is asked for it.
+    pub async fn ask_time(&self, stream: &Stream) -> Result<UtcMillis, Halt> {
+        let asker = self.upstream.asker(stream, self.tally.clone(), self.stop.clone(), None);
+        let asker = asker.ok_or_else(|| Halt::Replan(format!("account `{}` is not set up", stream.account)))?;
+        asker.greet(stream.settle).await?;
+        Ok(asker.account.clock.now())
+    }
+
     /// Milliseconds of the clock that never steps back.
     pub fn monotonic(&self) -> Millis {
         (self.surroundings.time.monotonic)()
@@ -108,7 +116,7 @@ impl Engine {
         let asker = self.upstream.asker(stream, self.tally.clone(), self.stop.clone(), dialect.as_deref());
         let asker = asker.ok_or_else(|| Halt::Replan(format!("account `{}` is not set up", stream.account)))?;
         let clock = asker.account.clock.clone();
-        if known.is_none() || !clock.is_plausible() {
+        if (known.is_none() && !clock.is_confirmed()) || !clock.is_plausible() {
             asker.greet(stream.settle).await?;
         }
         let url = self.config.accounts.get(&stream.account).map(|account| account.url.to_string()).unwrap_or_default();
@@ -160,6 +168,7 @@ impl Engine {
                 tally: self.tally.clone(),
                 now: wall.clone(),
                 health,
+                patience: self.surroundings.patience.map(|patience| patience.failing),
                 drain: drain.clone(),
                 abort: abort.clone(),
             };

@@ -61,6 +61,8 @@ pub struct Forwarder {
     pub now: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
     /// Where it says how it is doing.
     pub health: Arc<Mutex<SinkHealth>>,
+    /// How long a drain keeps trying what was not accepted once; `None` for the daemon, whose drain ends by `abort`.
+    pub patience: Option<Millis>,
     /// Set when nothing more will be captured: forward what there is, then end.
     pub drain: CancellationToken,
     /// Set when there is no time left: end now. What is not acknowledged is handed over by the next run.
@@ -168,6 +170,7 @@ impl Forwarder {
         let mut done = 0;
         let mut limit = BATCH_EVENTS_MAX;
         let mut attempt = 1;
+        let mut waited = 0;
         while done < all.len() {
             let events = all[done..all.len().min(done + limit)].to_vec();
             let len = events.len();
@@ -181,7 +184,7 @@ impl Forwarder {
                     self.acknowledge(open, behind, receipt, &[]).await?;
                     self.tally.forwarded.add(len as u64);
                     self.say(None, false);
-                    (done, attempt, limit) = (done + len, 1, BATCH_EVENTS_MAX.min(limit * 2));
+                    (done, attempt, waited, limit) = (done + len, 1, 0, BATCH_EVENTS_MAX.min(limit * 2));
                 }
                 (Verdict::Bisect, _) => (limit, attempt) = ((len / 2).max(1), 1),
                 (Verdict::DeadLetter, Err(refusal)) => {
@@ -196,7 +199,9 @@ impl Forwarder {
                 (Verdict::RetryAfter(wait), Err(refusal)) => {
                     tracing::warn!(sink = %self.name, attempt, wait_ms = wait, why = %refusal, "the sink does not take the batch now, trying again");
                     self.say(Some((refusal.to_string(), "nothing to do: it is tried again by itself".into())), false);
-                    sleep(wait).await;
+                    if self.gives_up(&mut waited, wait).await {
+                        return Ok(Err(refusal));
+                    }
                     attempt += 1;
                 }
                 (_, Err(refusal)) => return Ok(Err(refusal)),
@@ -217,6 +222,7 @@ impl Forwarder {
         let owned: Vec<(Position, String)> = refused.iter().map(|r| (r.at, r.reason.to_owned())).collect();
         let (name, expected, at) = (self.name.clone(), open.position, (self.now)());
         let text = receipt.0.clone();
+        let mut waited = 0;
         loop {
             let (name, text, owned) = (name.clone(), text.clone(), owned.clone());
             let written = self
@@ -230,7 +236,9 @@ impl Forwarder {
             match written {
                 Err(error) if error.is_pause() => {
                     self.say(Some((error.to_string(), "free disk space".into())), false);
-                    sleep(5 * SECOND).await;
+                    if self.gives_up(&mut waited, 5 * SECOND).await {
+                        return Err(error);
+                    }
                 }
                 outcome => break outcome?,
             }
@@ -238,6 +246,21 @@ impl Forwarder {
         open.position = to;
         open.receipt = receipt;
         Ok(())
+    }
+
+    /// Waits before another attempt; the begin of a drain ends the wait. Returns whether patience is at its end instead: a
+    /// one-shot command whose sink or disk stays full must end and say so.
+    async fn gives_up(&self, waited: &mut Millis, wait: Millis) -> bool {
+        let draining = self.drain.is_cancelled();
+        if draining && self.patience.is_some_and(|patience| waited.saturating_add(wait) > patience) {
+            return true;
+        }
+        *waited = waited.saturating_add(wait);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = self.drain.cancelled(), if !draining => {}
+        }
+        false
     }
 
     /// Rests after a refusal. Returns whether the forwarder should end instead: a drain waits for no operator.

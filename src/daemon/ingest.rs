@@ -192,8 +192,9 @@ impl Ingest {
         Ok(())
     }
 
-    /// Reads `range` (whole minutes), what is missing first and then what differs. The second figure says what the
-    /// whole range turned out to hold.
+    /// Reads `range` (whole minutes), what is missing first and then what differs. The pass names every gap in the range,
+    /// also those that were found before: asking again makes nothing complete. The second figure says what the whole
+    /// range turned out to hold.
     pub async fn backfill(&mut self, range: Window) -> Result<(Pass, Reconciled), Halt> {
         let tally = self.walker.asker.tally.clone();
         tally.span_due.add(range.span().unsigned_abs());
@@ -206,7 +207,11 @@ impl Ingest {
             }
         };
         self.remember_dialect().await?;
-        Ok(outcome)
+        let (mut pass, settled) = outcome;
+        let lost = self.progress().await?.gaps.within(range);
+        pass.gaps = u32::try_from(lost.len()).unwrap_or(u32::MAX);
+        pass.gap_span = lost.iter().map(|gap| gap.span()).sum();
+        Ok((pass, settled))
     }
 
     async fn backfill_once(&mut self, range: Window) -> Result<(Pass, Reconciled), Halt> {

@@ -140,7 +140,12 @@ fn is_refusal(halt: &Halt) -> bool {
 pub fn hint(halt: &Halt) -> String {
     match halt {
         Halt::Source(SourceError::Refused { hint, .. }) => hint.clone(),
-        Halt::Source(_) => "check the network and `url`; run `sparkspool check --online`".into(),
+        Halt::Source(SourceError::Throttled { .. }) => {
+            "the key's limit is used up, perhaps by another program: try later, or lower `requests_per_minute`".into()
+        }
+        Halt::Source(_) => {
+            "try again later; if it stays, check the network and `url` (`sparkspool check --online`)".into()
+        }
         Halt::TooLarge => "raise `body_max`: a single event is larger than it".into(),
         Halt::Clock(_) => "set this machine's clock (timedatectl)".into(),
         Halt::Store(_) | Halt::Stopped | Halt::Replan(_) => "see the log".into(),

@@ -264,8 +264,10 @@ impl Walker {
             match self.store.write(move |store| again(store)).await {
                 Err(error) if error.is_pause() && self.asker.patience.is_none_or(|p| waited < p.failing) => {
                     tracing::error!(stream = %self.asker.stream, error = %error, "capture pauses, nothing is lost while the API keeps the events");
-                    waited += 5 * SECOND;
-                    self.pause(5 * SECOND).await?;
+                    let left = self.asker.patience.map_or(Millis::MAX, |patience| patience.failing - waited);
+                    let wait = left.min(5 * SECOND);
+                    waited += wait;
+                    self.pause(wait).await?;
                 }
                 outcome => return Ok(outcome?),
             }

@@ -17,7 +17,7 @@ pub enum StoreError {
         pid: Option<u32>,
     },
     /// The directory or a file in it cannot be created or written.
-    #[error("{} cannot be written: {source}; let this user own it, or choose another data_dir on a local disk", path.display())]
+    #[error("{} cannot be written: {source}; {}", path.display(), way_out(source))]
     Unwritable {
         /// What could not be written.
         path: PathBuf,
@@ -64,8 +64,8 @@ pub enum StoreError {
     },
     /// Stored bytes are not what was written.
     #[error(
-        "the store is damaged: {what}; stop, check the disk, move the data directory aside, start afresh: \
-             the API still has the last ten days"
+        "the store is damaged: {what}; check the disk, move the data directory aside and start again: \
+             what the API still has, ten days, is then read and forwarded anew"
     )]
     Corrupt {
         /// What was found damaged.
@@ -130,6 +130,17 @@ impl StoreError {
 
     pub(super) fn invalid(what: impl Into<String>) -> Self {
         Self::Invalid { what: what.into() }
+    }
+}
+
+/// What to do where a file cannot be written.
+fn way_out(source: &std::io::Error) -> &'static str {
+    use std::io::ErrorKind as Kind;
+    match source.kind() {
+        Kind::StorageFull | Kind::QuotaExceeded => "free some space, or choose another data_dir on a local disk",
+        Kind::ReadOnlyFilesystem => "mount it writable, or choose another data_dir on a local disk",
+        Kind::AlreadyExists | Kind::NotADirectory => "data_dir must be a directory: choose another",
+        _ => "let this user own it, or choose another data_dir on a local disk",
     }
 }
 

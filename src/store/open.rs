@@ -88,12 +88,12 @@ pub(super) fn writer(dir: &Path) -> Result<Connection, StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(StoreError::Unwritable { path, source }),
     }
-    refuse_newer(look(&path)?)?;
+    refuse_newer(look(&path).map_err(|error| naming(error, &path))?)?;
     let mut conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     if conn.is_readonly("main")? {
         return Err(StoreError::Unwritable { path, source: std::io::ErrorKind::PermissionDenied.into() });
     }
-    quick_check(&conn)?;
+    quick_check(&conn).map_err(|error| naming(error, &path))?;
     make_durable(&conn)?;
     migrate(&mut conn, MIGRATIONS)?;
     Ok(conn)
@@ -106,7 +106,7 @@ pub(super) fn beside(dir: &Path, flags: OpenFlags) -> Result<Connection, StoreEr
     if !path.is_file() {
         return Err(StoreError::Missing { path });
     }
-    let found = look(&path)?;
+    let found = look(&path).map_err(|error| naming(error, &path))?;
     refuse_newer(found)?;
     match found {
         // The file exists, but the process that created it has not come to the end of its first migration.
@@ -207,7 +207,16 @@ fn make_durable(conn: &Connection) -> Result<(), StoreError> {
 
 fn quick_check(conn: &Connection) -> Result<(), StoreError> {
     let first: String = conn.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
+    let first = first.strip_prefix("*** in database main ***\n").unwrap_or(&first);
     if first == "ok" { Ok(()) } else { Err(StoreError::corrupt(first)) }
+}
+
+/// Damage, with the file that it is in.
+fn naming(error: StoreError, path: &Path) -> StoreError {
+    match error {
+        StoreError::Corrupt { what } => StoreError::corrupt(format!("{}: {what}", path.display())),
+        other => other,
+    }
 }
 
 /// Runs the migrations that are missing, each in a transaction of its own together with its version number.

@@ -111,13 +111,12 @@ impl SparkPost {
     async fn get(&self, url: Url, per_page: u32) -> Result<Received, SourceError> {
         self.client.get(url, Some(self.key.expose_secret())).await.map_err(|e| match e {
             NetError::TooLarge(cap_bytes) => SourceError::TooLarge { per_page, cap_bytes },
-            NetError::Tls { .. } | NetError::Setup(_) => SourceError::Refused {
-                kind: RefusalKind::Tls,
-                what: e.to_string(),
-                hint:
-                    "check `url`; for a private authority set `ca_file`; check this machine's clock and CA certificates"
-                        .into(),
-            },
+            NetError::Tls { hint, .. } => {
+                SourceError::Refused { kind: RefusalKind::Tls, what: e.to_string(), hint: hint.into() }
+            }
+            NetError::Setup(_) => {
+                SourceError::Refused { kind: RefusalKind::Key, what: e.to_string(), hint: "copy the key again".into() }
+            }
             other => SourceError::Transient { what: other.to_string(), retry_after: None },
         })
     }

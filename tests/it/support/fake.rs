@@ -122,7 +122,7 @@ fn converse(stream: impl Read + Write, answer: &Answer) -> std::io::Result<()> {
         }
         match line.trim_end().split_once(": ") {
             Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                value.clone_into(&mut asked.authorization)
+                value.clone_into(&mut asked.authorization);
             }
             Some(_) => {}
             None => break,

@@ -95,7 +95,7 @@ impl Program {
             }
             let figures = line.find("; ").filter(|at| line.contains(" received, ") && line[*at..].contains("request"));
             match (is_attempt, figures) {
-                (true, _) => out.push_str("TIME  WARN request failed, trying again …"),
+                (true, _) => out.push_str("TIME  WARN … trying again …"),
                 (false, Some(at)) => out.push_str(&format!("{}; FIGURES", &line[..at])),
                 (false, None) => out.push_str(line),
             }
@@ -152,7 +152,7 @@ pub(crate) fn without_numbers_after(text: &str, word: &str) -> String {
 }
 
 /// Every instant of the form `2026-11-12T00:00:00Z`, with or without seconds and their fraction, becomes `TIME`.
-fn without_times(text: &str) -> String {
+pub(crate) fn without_times(text: &str) -> String {
     const SHAPE: &[u8] = b"0000-00-00T00:00";
     let is_time = |piece: &[u8]| {
         piece.len() == SHAPE.len()

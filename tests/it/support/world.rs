@@ -62,11 +62,16 @@ impl World {
     }
 
     pub(crate) fn engine(&self) -> Engine {
+        self.engine_by(TimeSource::system())
+    }
+
+    /// An engine by other clocks than this machine's.
+    pub(crate) fn engine_by(&self, time: TimeSource) -> Engine {
         let config = self.parsed();
         let store = Handle::open(&config.data_dir).unwrap();
         let patience = Some(Patience { failing: 60_000, throttled: 60_000 });
         let surroundings = Surroundings {
-            time: TimeSource::system(),
+            time,
             env: Arc::new(|name| (name == "SPARKPOST_API_KEY").then(|| "simulated-key".into())),
             stdout: Arc::new(|| Box::new(std::io::sink())),
             patience,
