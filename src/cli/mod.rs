@@ -57,20 +57,23 @@ struct Cli {
     command: Command,
 }
 
+/// Under which heading of `--help` the options of every command stand, apart from the command's own.
+const EVERYWHERE: &str = "Options of every command";
+
 /// Options of every command.
 #[derive(Args, Debug)]
 struct Global {
     /// Configuration file [default: ./sparkspool.toml, else /etc/sparkspool/sparkspool.toml, else none]
-    #[arg(long, short, value_name = "FILE", env = "SPARKSPOOL_CONFIG", global = true)]
+    #[arg(long, short, value_name = "FILE", env = "SPARKSPOOL_CONFIG", global = true, help_heading = EVERYWHERE)]
     config: Option<PathBuf>,
     /// Directory of the store, instead of the configuration's
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = EVERYWHERE)]
     data_dir: Option<PathBuf>,
-    /// Form of log lines on stderr
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", global = true)]
+    /// Form of log lines on stderr: text or json
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", hide_possible_values = true, global = true, help_heading = EVERYWHERE)]
     log_format: LogFormat,
     /// More to read on stderr; twice for more still
-    #[arg(long, short, action = clap::ArgAction::Count, global = true)]
+    #[arg(long, short, action = clap::ArgAction::Count, global = true, help_heading = EVERYWHERE)]
     verbose: u8,
 }
 

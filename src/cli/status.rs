@@ -1,20 +1,22 @@
 //! `status`: what was captured, what was lost, how far every sink is. Reads the store beside a running daemon.
+//! It exists so that a person sees trouble first, and a script finds every key always there.
+
+mod print;
 
 use super::Global;
 use super::exit::Failure;
 use super::output;
-use super::text::{bytes, counted, grouped};
-use crate::config::Config;
+use crate::config::{self, Config, SinkKind};
 use crate::core::plan::RETENTION;
-use crate::core::time::{Millis, UtcMillis, humane};
+use crate::core::time::UtcMillis;
 use crate::core::window::Coverage;
 use crate::daemon::board::{Board, SinkBoard, StreamBoard};
 use crate::daemon::clock::TimeSource;
-use crate::store::{Gap, Position, Reader, StoreError, StreamSummary};
+use crate::source::sparkpost::filter::DialectChoice;
+use crate::store::{Intent, Position, Reader, StoreError, StreamSummary};
 use clap::Args;
 use serde::Serialize;
-use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal as _, Write as _};
 
 /// Options of `status`.
 #[derive(Args, Debug)]
@@ -31,25 +33,27 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let now = (TimeSource::system().wall)();
     let report = Report::gather(&config, &mut reader, Board::read(&config.data_dir), now)?;
     let mut out = std::io::stdout().lock();
-    let written = if options.json {
+    output::written(if options.json {
         serde_json::to_writer_pretty(&mut out, &report).map_err(Into::into).and_then(|()| writeln!(out))
     } else {
-        report.print(&mut out)
-    };
-    output::written(written)
+        let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        report.print(&mut out, colours)
+    })
 }
 
-/// Everything `status` says; its JSON form is this struct.
+/// Everything `status` says; its JSON form is this struct, with every key always there and `null` for what is not known.
 #[derive(Serialize, Debug)]
 struct Report {
     data_dir: String,
-    /// The running process; absent when none runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The running process; `null` when none runs.
     daemon: Option<Daemon>,
     spool_bytes: u64,
     streams: Vec<Stream>,
     sinks: Vec<Sink>,
-    gaps: Vec<GapRow>,
+    /// Ranges that were handed to the daemon and are not read yet.
+    backfills: Vec<Backfill>,
+    /// Ranges that expired unread, neighbours as one.
+    gaps: Vec<Gap>,
     dead_letters: u64,
 }
 
@@ -58,7 +62,6 @@ struct Daemon {
     pid: u32,
     version: String,
     started_at: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     clock_skew_ms: Option<i64>,
     requests: u64,
     retries: u64,
@@ -68,35 +71,61 @@ struct Daemon {
 #[derive(Serialize, Debug)]
 struct Stream {
     name: String,
+    /// Whether the configuration has it; what the store has of others is kept.
+    configured: bool,
     captured: u64,
     late: u64,
     set_aside: u64,
+    unverified_windows_s: i64,
+    open_gaps: u64,
+    /// Where it is; `null` before its API has answered once.
+    reach: Option<Reach>,
+    /// Of the running process, or as the last one found it out.
+    dialect: Option<String>,
+    activity: Option<String>,
+    last_tick_at: Option<String>,
+    next_tick_at: Option<String>,
+    error: Option<String>,
+    hint: Option<String>,
+}
+
+#[derive(Serialize, Debug)]
+struct Reach {
     start: String,
     watermark: String,
     watermark_age_s: i64,
     /// Until the first unread second expires.
     retention_slack_s: i64,
-    unverified_windows_s: i64,
-    open_gaps: u64,
-    #[serde(flatten)]
-    board: StreamBoard,
 }
 
 #[derive(Serialize, Debug)]
 struct Sink {
     name: String,
+    kind: &'static str,
     seq: u64,
     index: u32,
     waiting: u64,
-    #[serde(flatten)]
-    board: SinkBoard,
+    suspended: bool,
+    error: Option<String>,
+    hint: Option<String>,
 }
 
 #[derive(Serialize, Debug)]
-struct GapRow {
+struct Backfill {
     stream: String,
     from: String,
     to: String,
+    span_s: i64,
+    read_s: i64,
+    events: u64,
+}
+
+#[derive(Serialize, Debug)]
+struct Gap {
+    stream: String,
+    from: String,
+    to: String,
+    span_s: i64,
     reason: String,
     acknowledged: bool,
 }
@@ -105,25 +134,29 @@ impl Report {
     fn gather(config: &Config, reader: &mut Reader, board: Option<Board>, now: UtcMillis) -> Result<Self, StoreError> {
         let board = board.filter(|board| is_running(config, board));
         let summaries = reader.streams()?;
-        let boards = board.as_ref().map(|board| &board.streams);
-        let streams = summaries.iter().map(|one| Stream::of(one, boards, now)).collect();
+        let names: std::collections::BTreeSet<&str> = summaries
+            .iter()
+            .map(|one| one.name.as_str())
+            .chain(config.streams.iter().map(|stream| stream.name.as_str()))
+            .collect();
+        let mut streams = Vec::new();
+        for name in names {
+            let summary = summaries.iter().find(|one| one.name == name);
+            let found = reader.meta(&format!("dialect:{name}"))?;
+            let shown = board.as_ref().and_then(|board| board.streams.get(name)).cloned().unwrap_or_default();
+            streams.push(Stream::of(name, config, summary, found, shown, now));
+        }
         let mut sinks = Vec::new();
         for sink in &config.sinks {
-            let bookmark = reader.position(&sink.name)?;
-            let position = bookmark.map(|bookmark| bookmark.position).unwrap_or_default();
+            let position = reader.position(&sink.name)?.map(|bookmark| bookmark.position).unwrap_or_default();
             let follows = |one: &&StreamSummary| {
                 let stream = config.streams.iter().find(|stream| stream.name.as_str() == one.name);
                 stream.is_some_and(|stream| stream.sinks.contains(&sink.name))
             };
             let ids: Vec<_> = summaries.iter().filter(follows).map(|one| one.id).collect();
-            let Position { seq, index } = position;
-            sinks.push(Sink {
-                name: sink.name.clone(),
-                seq,
-                index,
-                waiting: reader.backlog(position, &ids)?,
-                board: board.as_ref().and_then(|board| board.sinks.get(&sink.name).cloned()).unwrap_or_default(),
-            });
+            let waiting = reader.backlog(position, &ids)?;
+            let shown = board.as_ref().and_then(|board| board.sinks.get(&sink.name)).cloned().unwrap_or_default();
+            sinks.push(Sink::of(sink, position, waiting, shown));
         }
         Ok(Self {
             data_dir: config.data_dir.display().to_string(),
@@ -131,78 +164,11 @@ impl Report {
             spool_bytes: reader.spool_bytes()?,
             streams,
             sinks,
-            gaps: reader.gaps()?.into_iter().map(GapRow::of).collect(),
+            backfills: reader.open_intents()?.into_iter().map(Backfill::of).collect(),
+            gaps: Gap::merged(reader.gaps()?),
             dead_letters: reader.dead_letter_counts()?.iter().map(|row| row.count).sum(),
         })
     }
-
-    fn print(&self, out: &mut impl Write) -> std::io::Result<()> {
-        match &self.daemon {
-            Some(daemon) => writeln!(
-                out,
-                "running (process {}, version {}, since {})",
-                daemon.pid, daemon.version, daemon.started_at
-            )?,
-            None => writeln!(out, "not running")?,
-        }
-        writeln!(out, "store {}, {} spooled\n", self.data_dir, bytes(self.spool_bytes))?;
-        let mut table =
-            table(&["stream", "captured", "late", "read up to", "behind", "slack", "unverified", "gaps", "dialect"]);
-        for one in &self.streams {
-            table.add_row([
-                one.name.clone(),
-                grouped(one.captured),
-                grouped(one.late),
-                one.watermark.clone(),
-                humane(one.watermark_age_s * 1_000),
-                humane(one.retention_slack_s * 1_000),
-                span_or_dash(one.unverified_windows_s * 1_000),
-                if one.open_gaps == 0 { "–".into() } else { one.open_gaps.to_string() },
-                if one.board.dialect.is_empty() { "–".into() } else { one.board.dialect.clone() },
-            ]);
-        }
-        writeln!(out, "{table}\n")?;
-        let mut table = self::table(&["sink", "waiting", "state"]);
-        for sink in &self.sinks {
-            let state = match (&sink.board.error, sink.board.suspended) {
-                (None, _) => "ok".to_owned(),
-                (Some(error), true) => format!("SUSPENDED: {error}"),
-                (Some(error), false) => format!("trying again: {error}"),
-            };
-            table.add_row([sink.name.clone(), counted(sink.waiting, "event", "events"), state]);
-        }
-        writeln!(out, "{table}")?;
-        self.print_troubles(out)
-    }
-
-    fn print_troubles(&self, out: &mut impl Write) -> std::io::Result<()> {
-        for one in self.streams.iter().filter(|one| one.board.error.is_some()) {
-            writeln!(out, "\nSTOPPED stream {}: {}", one.name, one.board.error.as_deref().unwrap_or_default())?;
-            one.board.hint.iter().try_for_each(|hint| writeln!(out, "        {hint}"))?;
-        }
-        for gap in self.gaps.iter().filter(|gap| !gap.acknowledged) {
-            writeln!(out, "\nLOST    stream {}: {} to {}: {}", gap.stream, gap.from, gap.to, gap.reason)?;
-        }
-        if self.dead_letters > 0 {
-            writeln!(out, "\n{} in the dead letters", counted(self.dead_letters, "row", "rows"))?;
-        }
-        if let Some(skew) =
-            self.daemon.as_ref().and_then(|daemon| daemon.clock_skew_ms).filter(|skew| skew.abs() > 2_000)
-        {
-            writeln!(out, "\nthis machine's clock is {} off the API's; the API's is used", humane(skew.abs()))?;
-        }
-        Ok(())
-    }
-}
-
-fn table(header: &[&str]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
-    table
-}
-
-fn span_or_dash(span: Millis) -> String {
-    if span == 0 { "–".to_owned() } else { humane(span) }
 }
 
 /// A board outlives a killed process: only the holder of the lock has a say.
@@ -220,34 +186,100 @@ impl Daemon {
 }
 
 impl Stream {
-    fn of(one: &StreamSummary, boards: Option<&BTreeMap<String, StreamBoard>>, now: UtcMillis) -> Self {
-        let mut settled: Coverage = one.coverage.clone();
-        one.gaps.windows().iter().for_each(|gap| settled.insert(*gap));
-        let watermark = settled.watermark(one.floor);
+    fn of(
+        name: &str,
+        config: &Config,
+        summary: Option<&StreamSummary>,
+        found: Option<String>,
+        board: StreamBoard,
+        now: UtcMillis,
+    ) -> Self {
+        let configured = config.streams.iter().find(|stream| stream.name.as_str() == name);
+        let account = configured.and_then(|stream| config.accounts.get(&stream.account));
+        let chosen = account.and_then(|account| match account.dialect {
+            DialectChoice::Auto => found,
+            DialectChoice::Events => Some("events".into()),
+            DialectChoice::MessageEvents => Some("message-events".into()),
+        });
+        let running = Some(board.dialect.trim_end_matches(" (found out)").to_owned());
         Self {
-            name: one.name.clone(),
-            captured: one.captured,
-            late: one.late,
-            set_aside: one.rejects,
-            start: one.floor.to_string(),
-            watermark: watermark.to_string(),
-            watermark_age_s: now.since(watermark) / 1_000,
-            retention_slack_s: (RETENTION - now.since(watermark)) / 1_000,
-            unverified_windows_s: one.unverified.span() / 1_000,
-            open_gaps: one.gaps_open,
-            board: boards.and_then(|boards| boards.get(&one.name).cloned()).unwrap_or_default(),
+            name: name.to_owned(),
+            configured: configured.is_some(),
+            captured: summary.map_or(0, |one| one.captured),
+            late: summary.map_or(0, |one| one.late),
+            set_aside: summary.map_or(0, |one| one.rejects),
+            unverified_windows_s: summary.map_or(0, |one| one.unverified.span() / 1_000),
+            open_gaps: summary.map_or(0, |one| one.gaps_open),
+            reach: summary.map(|one| Reach::of(one, now)),
+            dialect: running.filter(|dialect| !dialect.is_empty()).or(chosen),
+            activity: Some(board.activity).filter(|activity| !activity.is_empty()),
+            last_tick_at: board.last_tick_at,
+            next_tick_at: board.next_tick_at,
+            error: board.error,
+            hint: board.hint,
         }
     }
 }
 
-impl GapRow {
-    fn of(gap: Gap) -> Self {
+impl Reach {
+    fn of(one: &StreamSummary, now: UtcMillis) -> Self {
+        let mut settled: Coverage = one.coverage.clone();
+        one.gaps.windows().iter().for_each(|gap| settled.insert(*gap));
+        let watermark = settled.watermark(one.floor);
         Self {
-            stream: gap.stream,
-            from: gap.window.from().to_string(),
-            to: gap.window.to().to_string(),
-            reason: gap.reason,
-            acknowledged: gap.acknowledged_at.is_some(),
+            start: one.floor.to_string(),
+            watermark: watermark.to_string(),
+            watermark_age_s: now.since(watermark) / 1_000,
+            retention_slack_s: (RETENTION - now.since(watermark)) / 1_000,
         }
+    }
+}
+
+impl Sink {
+    fn of(sink: &config::SinkConfig, position: Position, waiting: u64, board: SinkBoard) -> Self {
+        let Position { seq, index } = position;
+        let SinkBoard { suspended, error, hint } = board;
+        let kind = match sink.kind {
+            SinkKind::File(_) => "file",
+            SinkKind::Stdout(_) => "stdout",
+        };
+        Self { name: sink.name.clone(), kind, seq, index, waiting, suspended, error, hint }
+    }
+}
+
+impl Backfill {
+    fn of(intent: Intent) -> Self {
+        let Intent { stream, window, progress, .. } = intent;
+        Self {
+            stream,
+            from: window.from().to_string(),
+            to: window.to().to_string(),
+            span_s: window.span() / 1_000,
+            read_s: progress.done.span() / 1_000,
+            events: progress.new_events,
+        }
+    }
+}
+
+impl Gap {
+    /// A long outage is recorded minute by minute, and is one loss for all that.
+    fn merged(rows: Vec<crate::store::Gap>) -> Vec<Self> {
+        let mut gaps: Vec<Self> = Vec::new();
+        for row in rows {
+            let (from, to) = (row.window.from().to_string(), row.window.to().to_string());
+            let acknowledged = row.acknowledged_at.is_some();
+            let span_s = row.window.span() / 1_000;
+            match gaps.last_mut() {
+                Some(last)
+                    if (&last.stream, &last.to, &last.reason, last.acknowledged)
+                        == (&row.stream, &from, &row.reason, acknowledged) =>
+                {
+                    last.to = to;
+                    last.span_s += span_s;
+                }
+                _ => gaps.push(Self { stream: row.stream, from, to, span_s, reason: row.reason, acknowledged }),
+            }
+        }
+        gaps
     }
 }

@@ -52,7 +52,7 @@ async fn the_daemon_captures_stops_on_sigterm_and_goes_on_where_it_was() {
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["streams"][0]["captured"], program.world.truth(Dialect::Events).values().sum::<u32>());
     assert_eq!(status["sinks"][0]["waiting"], 0);
-    assert!(status.get("daemon").is_none());
+    assert!(status["daemon"].is_null());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The filters of both APIs by their documented names: which exist where, how they match, how one is said in the other.
 //! It exists because the API ignores what it does not know: a misspelt filter would silently export everything.
 
+use crate::core::event::canonical_digest;
 use crate::core::json;
 use std::collections::BTreeMap;
 
@@ -249,15 +250,20 @@ impl Filter {
         self.terms.iter().all(|t| t.field.message_events.is_some() && (t.is_list(false) || t.values.len() == 1))
     }
 
-    /// A text that is the same for the same filter, whatever dialect, order or name it was written with.
+    /// A text that is the same for the same filter, whatever dialect, order or name it was written with; empty where all
+    /// events match. A digest: filters may name people, and this is kept.
     pub fn fingerprint(&self) -> String {
         let mut terms: Vec<String> = self
             .terms
             .iter()
             .map(|t| format!("{}={:?}", t.field.events.or(t.field.message_events).unwrap_or_default(), t.values))
             .collect();
+        if terms.is_empty() {
+            return String::new();
+        }
         terms.sort();
-        terms.join("&")
+        let digest = canonical_digest(&serde_json::Value::from(terms).to_string());
+        digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
     /// The name of a term that this event surely does not satisfy. `None` when it satisfies all, or when it does not

@@ -140,7 +140,7 @@ impl SparkPost {
                     dialect.name()
                 ),
             },
-            WireError::NoResults => match wire::error_text(&received.body) {
+            WireError::NoResults => match wire::error_text(&received.body, self.key.expose_secret()) {
                 Some(text) => transient(format!("HTTP 200 with an error: {text}")),
                 None => transient("HTTP 200 without an array `results`".into()),
             },
@@ -195,7 +195,7 @@ impl SparkPost {
         let status = received.status;
         let wait = received.header("retry-after").and_then(|text| retry_after(text, server_time.unwrap_or_default()));
         let wait = wait.map(|ms| Duration::from_millis(ms.unsigned_abs()));
-        let said = wire::error_text(&received.body);
+        let said = wire::error_text(&received.body, self.key.expose_secret());
         let quoted = said.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
         let refused = |kind, what: String, hint: &str| SourceError::Refused { kind, what, hint: hint.to_owned() };
         let host = self.base.host_str().unwrap_or_default();

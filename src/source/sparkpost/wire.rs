@@ -214,8 +214,9 @@ fn cursor(href: &str, dialect: Dialect) -> Result<Cursor, WireError> {
     if leads_on { Ok(Cursor(query.to_owned())) } else { Err(WireError::DeadLink(wanted)) }
 }
 
-/// What an error body says, made safe to print: the first error's message and code, addresses masked, one short line.
-pub fn error_text(body: &[u8]) -> Option<String> {
+/// What an error body says, made safe to print: the first error's message and code, addresses and the key masked, one
+/// short line. Servers do quote what they were sent.
+pub fn error_text(body: &[u8], key: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Errors<'a> {
         #[serde(borrow)]
@@ -230,7 +231,12 @@ pub fn error_text(body: &[u8]) -> Option<String> {
     let errors: Errors<'_> = serde_json::from_slice(body).ok()?;
     let first = errors.errors.first()?;
     let words = first.message.as_deref().unwrap_or_default().split_whitespace();
-    let masked: Vec<&str> = words.map(|word| if word.contains('@') { "‹address›" } else { word }).collect();
+    let mask = |word| match word {
+        word if is_address(word) => "‹address›",
+        word if !key.is_empty() && word.contains(key) => "‹key›",
+        word => word,
+    };
+    let masked: Vec<&str> = words.map(mask).collect();
     let mut text: String = masked.join(" ").chars().filter(|c| !c.is_control()).take(160).collect();
     if let Some(code) = first.code.and_then(|code| json::scalar(code.get())) {
         let code: String = code.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
@@ -239,9 +245,14 @@ pub fn error_text(body: &[u8]) -> Option<String> {
     (!text.trim().is_empty()).then(|| text.trim().to_owned())
 }
 
+/// Whether a word holds an address, as it is or as it stands in a URL.
+fn is_address(word: &str) -> bool {
+    word.contains('@') || word.contains("%40")
+}
+
 /// Whether an error body carries this code (as text or number).
 pub fn has_code(body: &[u8], code: &str) -> bool {
-    error_text(body).is_some_and(|text| text.ends_with(&format!("(code {code})")))
+    error_text(body, "").is_some_and(|text| text.ends_with(&format!("(code {code})")))
 }
 
 #[cfg(test)]
@@ -353,10 +364,12 @@ mod tests {
     #[test]
     fn error_bodies_are_quoted_without_addresses() {
         let body = br#"{"errors":[{"message":"invalid recipient someone@example.com given","code":1300}]}"#;
-        assert_eq!(error_text(body).as_deref(), Some("invalid recipient ‹address› given (code 1300)"));
+        assert_eq!(error_text(body, "").as_deref(), Some("invalid recipient ‹address› given (code 1300)"));
+        let quoting = br#"{"errors":[{"message":"no key 'k-1' for recipients=a%40example.com"}]}"#;
+        assert_eq!(error_text(quoting, "k-1").as_deref(), Some("no key ‹key› for ‹address›"));
         assert!(has_code(br#"{"errors":[{"message":"x","code":"1502"}]}"#, "1502"));
-        assert_eq!(error_text(b"<html>"), None);
-        assert_eq!(error_text(br#"{"errors":[{}]}"#), None);
+        assert_eq!(error_text(b"<html>", "k"), None);
+        assert_eq!(error_text(br#"{"errors":[{}]}"#, "k"), None);
     }
 
     #[test]
@@ -374,7 +387,7 @@ mod tests {
         fn no_body_panics(text in "[\\[\\]{}\",:\\\\ a-z0-9]{0,80}") {
             let _ = parse(&text, Dialect::Events);
             let _ = parse(&format!(r#"{{"results":[{text}],"links":{text}}}"#), Dialect::MessageEvents);
-            let _ = error_text(text.as_bytes());
+            let _ = error_text(text.as_bytes(), "k");
         }
 
         #[test]

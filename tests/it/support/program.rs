@@ -151,12 +151,17 @@ pub(crate) fn without_numbers_after(text: &str, word: &str) -> String {
     out
 }
 
-/// Every instant of the form `2026-11-12T00:00:00Z`, with or without seconds and their fraction, becomes `TIME`.
+/// Every instant of the form `2026-11-12T00:00:00Z`, with or without seconds and their fraction, with a blank for the
+/// `T`, too, becomes `TIME`.
 pub(crate) fn without_times(text: &str) -> String {
     const SHAPE: &[u8] = b"0000-00-00T00:00";
     let is_time = |piece: &[u8]| {
         piece.len() == SHAPE.len()
-            && piece.iter().zip(SHAPE).all(|(c, shape)| if *shape == b'0' { c.is_ascii_digit() } else { c == shape })
+            && piece.iter().zip(SHAPE).all(|(c, shape)| match shape {
+                b'0' => c.is_ascii_digit(),
+                b'T' => matches!(c, b'T' | b' '),
+                _ => c == shape,
+            })
     };
     let mut out = String::new();
     let mut rest = text;
