@@ -22,12 +22,14 @@ pub struct Page {
     pub total: Option<u64>,
     /// How to ask for the following page; absent on the last.
     pub next: Option<Cursor>,
+    /// Whether there was a link to a following page that cannot lead there. Nothing is wrong where this is the last.
+    pub dead_link: bool,
     /// Rows without an id: their index in `rows` and the SHA-256 of their canonical JSON.
     anonymous: Vec<(u32, [u8; 32])>,
 }
 
 /// How often each id-less row was seen in a walk, so that identical twins stay two events.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Twins(HashMap<[u8; 32], u32>);
 
 /// One event of a page.
@@ -61,7 +63,7 @@ impl Page {
     /// `anonymous` lists the rows without an id; until [`Page::distinguish_twins`] they carry the key of a first
     /// occurrence.
     pub fn new(body: Bytes, rows: Vec<Row>, rejects: Vec<Reject>, anonymous: Vec<(u32, [u8; 32])>) -> Self {
-        Self { body, rows, rejects, total: None, next: None, anonymous }
+        Self { body, rows, rejects, total: None, next: None, dead_link: false, anonymous }
     }
 
     /// Gives each row without an id the key of its occurrence in the walk that `seen` has followed so far.

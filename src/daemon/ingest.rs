@@ -2,7 +2,7 @@
 //! It exists as the one owner of a stream, so that its passes can never overlap and its watermark has one writer.
 
 use super::ask::Halt;
-use super::walk::{Reconciled, Walked, Walker};
+use super::walk::{Counted, Reconciled, Walked, Walker};
 use crate::core::plan::{self, Known, Plan, Policy, SPAN_MAX};
 use crate::core::time::{HOUR, MINUTE, Millis, SECOND, UtcMillis, humane};
 use crate::core::window::{Coverage, Window};
@@ -161,7 +161,7 @@ impl Ingest {
         if !plan.gaps.is_empty() {
             return Ok(false);
         }
-        let total = self.walker.probe(both).await?;
+        let total = self.walker.probe(both).await?.total;
         if !self.walker.agrees(both, total).await? {
             return Ok(false);
         }
@@ -258,11 +258,13 @@ impl Ingest {
                     trouble = Some(Halt::Source(error));
                 }
                 Err(halt) => return Err(halt),
-                Ok(Walked::Closed { verified, distinct, .. }) => {
+                Ok(Walked::Closed { verified, distinct, elsewhere, .. }) => {
                     pass.closed += 1;
                     pass.unverified += u32::from(!verified);
                     self.walker.asker.tally.span_read.add(window.span().unsigned_abs());
-                    self.adapt(window, distinct);
+                    if !elsewhere {
+                        self.adapt(window, distinct);
+                    }
                 }
                 Ok(Walked::Oversize { total }) => {
                     let before = self.span;
@@ -345,7 +347,9 @@ async fn read(walker: Walker, window: Window, may_split: bool, span_known: bool)
     let divisible = may_split && window.bisect(walker.asker.source.grain()).is_some();
     if divisible && !span_known && window.span() >= COUNT_FIRST_FROM {
         match walker.probe(window).await {
-            Ok(Some(total)) if total > limit => return (window, Ok(Walked::Oversize { total })),
+            Ok(Counted { total: Some(total), elsewhere: false }) if total > limit => {
+                return (window, Ok(Walked::Oversize { total }));
+            }
             Ok(_) => {}
             Err(halt) => return (window, Err(halt)),
         }

@@ -22,6 +22,12 @@ const EMPTY_PAGES_MAX: u32 = 3;
 /// Pages of one walk where the API gives no count to derive a bound from.
 const PAGES_MAX: u64 = 100_000;
 
+/// Pages that are followed beyond twice what the API's count makes likely: a count may be capped.
+const PAGES_SPARE: u64 = 200;
+
+/// Rows this far outside what was asked for are no matter of how an API reads the edges of a window.
+const ELSEWHERE_FROM: Millis = 2 * MINUTE;
+
 /// A part whose count differs is read again once it holds no more than this: about 2 MB. Above, halving it costs less.
 const REREAD_EVENTS_MAX: u64 = 2_000;
 
@@ -54,12 +60,24 @@ pub enum Walked {
         distinct: u64,
         /// Whether both are equal.
         verified: bool,
+        /// Whether all of it lay outside the window: an API, or a mock of one, that ignores `from` and `to`. How long
+        /// windows are makes no difference to it.
+        elsewhere: bool,
     },
-    /// The window holds more than it should be paged through; nothing was closed.
+    /// The window holds more than it should, or can, be paged through; nothing was closed.
     Oversize {
-        /// The API's count.
+        /// The API's count, or more where shorter windows are the only way on.
         total: u64,
     },
+}
+
+/// An API's count of a range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// The count; absent where it gave none, or one that its own answer belies.
+    pub total: Option<u64>,
+    /// Whether the rows it showed lie outside the range.
+    pub elsewhere: bool,
 }
 
 /// What a range turned out to be when its counts were compared.
@@ -80,11 +98,16 @@ struct Tour {
     twins: Twins,
     pages: u32,
     total: Option<u64>,
+    /// Whether rows came, and none of them lay in the window.
+    elsewhere: Option<bool>,
 }
 
 impl Tour {
-    fn note(&mut self, page: &Page) {
+    fn note(&mut self, page: &Page, window: Window) {
         self.pages += 1;
+        if !page.rows.is_empty() {
+            self.elsewhere = Some(lies_elsewhere(page, window) && self.elsewhere != Some(false));
+        }
         self.keys.extend(page.rows.iter().map(|row| row.key));
         self.keys.extend(page.rejects.iter().map(|reject| EventKey::of_anonymous(&reject.digest, u32::MAX)));
     }
@@ -100,27 +123,61 @@ impl Tour {
 struct Part {
     seen: HashSet<String>,
     rows: u64,
+    /// Rows a page was asked for.
+    per_page: u32,
+    /// Rows of the fullest page: an API may give fewer than it is asked for.
+    fullest: u64,
     empty: u32,
     total: Option<u64>,
-    per_page: u32,
+    /// The keys of the page before.
+    before: Vec<EventKey>,
+    /// Whether paging ended before it brought as many rows as the API counts.
+    stuck: bool,
 }
 
 impl Part {
-    /// The next page to ask for, if the walk is not at its end: no link, an empty page, a repeated link, a page cap.
+    fn new(per_page: u32) -> Self {
+        let (seen, before) = (HashSet::new(), Vec::new());
+        Self { seen, rows: 0, per_page, fullest: 1, empty: 0, total: None, before, stuck: false }
+    }
+
+    /// The next page to ask for, if the walk is not at its end: no link, an empty page, a repeated link or page, a link
+    /// that leads nowhere, a page cap.
     fn next(&mut self, page: &Page) -> Option<Cursor> {
-        self.rows += page.len() as u64;
-        self.total = page.total.or(self.total);
+        let keys: Vec<EventKey> = page.rows.iter().map(|row| row.key).collect();
+        let repeated = !keys.is_empty() && keys == self.before;
+        self.before = keys;
+        let rows = page.len() as u64;
+        self.rows += if repeated { 0 } else { rows };
+        self.fullest = self.fullest.max(rows);
+        // A count below the rows beside it is none.
+        self.total = page.total.filter(|total| *total >= rows).or(self.total);
         self.empty = if page.is_empty() { self.empty + 1 } else { 0 };
         let short = self.total.is_some_and(|total| self.rows < total);
         if page.is_empty() && (!short || self.empty >= EMPTY_PAGES_MAX) {
             return None;
         }
-        let cap = self.total.map_or(PAGES_MAX, |total| 2 * total / u64::from(self.per_page.max(1)) + 20);
-        if self.seen.len() as u64 >= cap {
-            return None;
-        }
-        page.next.clone().filter(|next| self.seen.insert(next.0.clone()))
+        let cap = self.total.map_or(PAGES_MAX, |total| (2 * (total / self.fullest) + PAGES_SPARE).min(PAGES_MAX));
+        let next = page.next.clone().filter(|_| !repeated && (self.seen.len() as u64) < cap);
+        let next = next.filter(|next| self.seen.insert(next.0.clone()));
+        let full = rows >= u64::from(self.per_page);
+        self.stuck = next.is_none() && short && (page.next.is_some() || page.dead_link || full);
+        next
     }
+}
+
+/// Whether `page` has rows, and all of them lie outside `window`, edges left aside.
+fn lies_elsewhere(page: &Page, window: Window) -> bool {
+    let (from, to) = (window.from().plus(-ELSEWHERE_FROM), window.to().plus(ELSEWHERE_FROM));
+    !page.rows.is_empty() && page.rows.iter().all(|row| row.at < from || row.at >= to)
+}
+
+/// The page's count of the whole query, unless the page itself belies it: one that holds more rows than that, or has
+/// rows and still a following page where it says that there are no more. Believing such a count would hide events.
+fn believable_total(page: &Page) -> Option<u64> {
+    let rows = page.len() as u64;
+    let belied = |total: u64| total < rows || (rows > 0 && total == rows && page.next.is_some());
+    page.total.filter(|total| !belied(*total))
 }
 
 impl Walker {
@@ -136,7 +193,11 @@ impl Walker {
             let verified = tour.total == Some(distinct);
             if verified || tour.total.is_none() || attempt == ATTEMPTS {
                 self.close(window, &tour, distinct).await?;
-                return Ok(Walked::Closed { total: tour.total, distinct, verified });
+                let elsewhere = tour.elsewhere == Some(true);
+                if elsewhere {
+                    self.warn_of_elsewhere(window);
+                }
+                return Ok(Walked::Closed { total: tour.total, distinct, verified, elsewhere });
             }
             tracing::info!(stream = %self.asker.stream, %window, total = tour.total, distinct, attempt, "counts differ, reading again");
             attempt += 1;
@@ -148,7 +209,11 @@ impl Walker {
     async fn tour(&self, window: Window, tour: &mut Tour, oversize: Option<u64>) -> Result<Option<u64>, Halt> {
         let parts = self.asker.source.parts();
         for part in 0..parts {
+            // Smaller pages show the same rows again: rows without an id are counted from here once more.
+            let (keys_before, twins_before) = (tour.keys.len(), tour.twins.clone());
             loop {
+                tour.keys.truncate(keys_before);
+                tour.twins.clone_from(&twins_before);
                 let per_page = self.asker.account.page_size();
                 let ask = Ask { window, part, per_page, with_margin: true };
                 match self.tour_part(&ask, tour, oversize).await {
@@ -166,22 +231,23 @@ impl Walker {
     }
 
     async fn tour_part(&self, ask: &Ask, tour: &mut Tour, oversize: Option<u64>) -> Result<Option<u64>, Halt> {
-        let mut part = Part { seen: HashSet::new(), rows: 0, empty: 0, total: None, per_page: ask.per_page };
+        let mut part = Part::new(ask.per_page);
         let mut answer = self.asker.page(ask, None).await?;
-        let mut oversize = oversize;
+        let mut first = true;
         loop {
             self.refuse_unsettled(ask.window).await?;
             let Answer { mut page, .. } = answer;
             page.distinguish_twins(&mut tour.twins);
-            tour.note(&page);
+            tour.note(&page, ask.window);
             let next = part.next(&page);
-            // Only the first page can tell that a window is better split; what it brought is kept.
-            if let (Some(limit), Some(total)) = (oversize.take(), part.total)
-                && total > limit
-                && page.next.is_some()
+            // Only the first page can tell that a window is better split, unless paging gets stuck: then shorter windows
+            // are the only way on. What was brought is kept.
+            if let (Some(limit), Some(total)) = (oversize, part.total)
+                && tour.elsewhere != Some(true)
+                && (part.stuck || (std::mem::take(&mut first) && total > limit && next.is_some()))
             {
                 self.commit(page).await?;
-                return Ok(Some(total));
+                return Ok(Some(if part.stuck { total.max(2 * limit) } else { total }));
             }
             let Some(next) = next else {
                 self.commit(page).await?;
@@ -274,14 +340,20 @@ impl Walker {
         }
     }
 
-    /// The API's count for exactly `window`; `None` where it gives none.
-    pub async fn probe(&self, window: Window) -> Result<Option<u64>, Halt> {
-        let mut sum = Some(0);
+    fn warn_of_elsewhere(&self, window: Window) {
+        tracing::warn!(stream = %self.asker.stream, %window,
+            "the API returned only events outside the range it was asked for: it seems to ignore `from` and `to`");
+    }
+
+    /// The API's count for exactly `window`.
+    pub async fn probe(&self, window: Window) -> Result<Counted, Halt> {
+        let mut sum = Counted { total: Some(0), elsewhere: false };
         for part in 0..self.asker.source.parts() {
             let ask = Ask { window, part, per_page: 1, with_margin: false };
             let answer = self.asker.page(&ask, None).await?;
             self.refuse_unsettled(window).await?;
-            sum = sum.zip(answer.page.total).map(|(sum, total)| sum + total);
+            sum.total = sum.total.zip(believable_total(&answer.page)).map(|(sum, total)| sum + total);
+            sum.elsewhere |= lies_elsewhere(&answer.page, window);
         }
         Ok(sum)
     }
@@ -315,15 +387,15 @@ impl Walker {
                 break;
             }
             requests += 1;
-            let total = self.probe(window).await?;
+            let Counted { total, elsewhere } = self.probe(window).await?;
             if window == range {
                 outcome.total = total;
             }
             if self.agrees(window, total).await? {
                 continue;
             }
-            let fits =
-                total.is_none_or(|total| total <= REREAD_EVENTS_MAX.min(u64::from(self.asker.account.page_size())));
+            let fits = elsewhere
+                || total.is_none_or(|total| total <= REREAD_EVENTS_MAX.min(u64::from(self.asker.account.page_size())));
             if let Some((older, newer)) = window.bisect(MINUTE).filter(|_| !fits) {
                 stack.extend([newer, older]);
                 continue;

@@ -16,6 +16,7 @@ mod file_sink;
 mod fixtures;
 mod normalize;
 mod process;
+mod regression;
 mod simulator;
 mod sink_contract;
 mod support;

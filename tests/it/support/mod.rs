@@ -2,6 +2,7 @@
 //! It exists so that a test says what it checks, and not how a socket is opened.
 
 pub(crate) mod fake;
+pub(crate) mod oddity;
 pub(crate) mod places;
 pub(crate) mod program;
 pub(crate) mod rust_text;

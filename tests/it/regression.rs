@@ -1,0 +1,123 @@
+//! Answers that once cost events, requests or secrets, each as a small odd API of its own.
+//! It exists so that what was mended stays mended, told apart from the simulator, whose oddities are all known.
+
+use crate::support::oddity::{Oddity, Query, events, once};
+use sparkspool::core::time::{SECOND, UtcMillis};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_smaller_than_asked_for_are_followed_to_their_end() {
+    let all = events(300);
+    let world = Oddity::new(all.clone(), "", |q| Query::reply(q.page(5), &q.rows.len().to_string(), &q.link(5))).await;
+    assert_eq!(world.capture(1).await.unwrap(), once(&all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capped_count_ends_no_walk() {
+    let all = events(300);
+    let answer = |q: &Query| Query::reply(q.page(q.per_page), &q.rows.len().min(10).to_string(), &q.link(q.per_page));
+    let world = Oddity::new(all.clone(), "page_size = 10", answer).await;
+    assert_eq!(world.capture(1).await.unwrap(), once(&all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_leads_nowhere_costs_no_event() {
+    let all = events(120);
+    let dead = r#"{"next":"/api/v1/events/message?from=x"}"#;
+    let world = Oddity::new(all.clone(), "page_size = 50", move |q| {
+        Query::reply(q.page(q.per_page), &q.rows.len().to_string(), dead)
+    })
+    .await;
+    assert_eq!(world.capture(1).await.unwrap(), once(&all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_shows_its_first_page_for_ever_is_split_in_time() {
+    for links in ["fixed", "growing"] {
+        let all = events(120);
+        let grown = AtomicU32::new(1_000);
+        let world = Oddity::new(all.clone(), "page_size = 50", move |q| {
+            let cursor = if links == "fixed" { 50 } else { grown.fetch_add(1, Ordering::Relaxed) };
+            let rows = &q.rows[..q.per_page.min(q.rows.len())];
+            Query::reply(rows, &q.rows.len().to_string(), &format!(r#"{{"next":"?cursor={cursor}"}}"#))
+        })
+        .await;
+        assert_eq!(world.capture(1).await.unwrap(), once(&all), "{links}");
+        assert!(world.requests() < 80, "{links}: {}", world.requests());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_count_a_page_that_comes_again_ends_the_walk() {
+    let all = events(20);
+    let grown = AtomicU32::new(1);
+    let world = Oddity::new(all.clone(), "", move |q| {
+        let cursor = grown.fetch_add(1, Ordering::Relaxed);
+        Query::reply(&q.rows, "null", &format!(r#"{{"next":"?cursor={cursor}"}}"#))
+    })
+    .await;
+    assert_eq!(world.capture(2).await.unwrap(), once(&all));
+    assert!(world.requests() < 20, "{}", world.requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_ignores_the_range_costs_few_requests() {
+    let at = UtcMillis::parse("2017-04-26T21:37:32Z").unwrap();
+    let row = |i: u32| {
+        let at = at.plus(-i64::from(i) * SECOND);
+        (at, format!(r#"{{"type":"delivery","timestamp":"{at}","event_id":"{i}"}}"#))
+    };
+    let all: Vec<_> = (0..200).map(row).collect();
+    let rows: Vec<String> = all.iter().map(|(_, row)| row.clone()).collect();
+    let world = Oddity::new(Vec::new(), "page_size = 20", move |q| {
+        let whole = Query { per_page: q.per_page, offset: q.offset, rows: rows.clone() };
+        whole.honest()
+    })
+    .await;
+    assert_eq!(world.capture(3).await.unwrap(), once(&all));
+    assert!(world.requests() < 100, "{}", world.requests());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_that_its_own_page_belies_hides_no_event() {
+    let total = "0";
+    let all = events(30);
+    let visible = std::sync::Arc::new(AtomicU32::new(0));
+    let shown = visible.clone();
+    let world = Oddity::new(all.clone(), "", move |q| {
+        let mut rows = q.rows.clone();
+        rows.truncate(shown.load(Ordering::Relaxed) as usize);
+        let shown = Query { per_page: q.per_page, offset: q.offset, rows };
+        Query::reply(shown.page(shown.per_page), total, &shown.link(shown.per_page))
+    })
+    .await;
+    world.capture(1).await.unwrap();
+    visible.store(u32::MAX, Ordering::Relaxed);
+    assert_eq!(world.capture(1).await.unwrap(), once(&all), "total_count: {total}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_an_id_stay_single_when_pages_have_to_shrink() {
+    let mut all = events(60);
+    for (i, (at, row)) in all.iter_mut().enumerate() {
+        *row = format!(r#"{{"type":"sms_status","timestamp":"{at}","n":{i}}}"#);
+    }
+    let world = Oddity::new(all.clone(), "page_size = 20\nbody_max = '64KiB'", |q| {
+        let (status, body) = q.honest();
+        let heavy = q.offset == 20 && q.per_page == 20;
+        (status, if heavy { format!("{body}{}", " ".repeat(1 << 17)) } else { body })
+    })
+    .await;
+    assert_eq!(world.capture(1).await.unwrap(), once(&all));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_quotes_the_key_is_told_without_it() {
+    for status in [200, 401, 403, 418] {
+        let body = r#"{"errors":[{"message":"unknown key marked-key of some%40example.com"}]}"#;
+        let world = Oddity::new(Vec::new(), "", move |_| (status, body.into())).await;
+        let told = world.capture(1).await.unwrap_err().to_string();
+        assert!(told.contains("unknown key ‹key›"), "{told}");
+        assert!(!told.contains("marked-key") && !told.contains("example.com"), "{told}");
+    }
+}
