@@ -124,6 +124,7 @@ impl SparkPost {
     fn accept(&self, received: &Received, dialect: Dialect) -> Result<Page, SourceError> {
         let kind = received.header("content-type").unwrap_or_default();
         if !kind.is_empty() && !kind.to_ascii_lowercase().contains("json") {
+            let kind = kind.split(';').next().unwrap_or_default();
             let kind: String = kind.chars().filter(char::is_ascii_graphic).take(40).collect();
             return Err(transient(format!(
                 "HTTP 200 with `{kind}` instead of JSON: a proxy or a login page answers for the API"
@@ -144,7 +145,7 @@ impl SparkPost {
                 Some(text) => transient(format!("HTTP 200 with an error: {text}")),
                 None => transient("HTTP 200 without an array `results`".into()),
             },
-            other => transient(other.to_string()),
+            WireError::NotJson(_) => transient(e.to_string()),
         })
     }
 
@@ -200,6 +201,7 @@ impl SparkPost {
         let refused = |kind, what: String, hint: &str| SourceError::Refused { kind, what, hint: hint.to_owned() };
         let host = self.base.host_str().unwrap_or_default();
         match status {
+            201..=299 => transient(format!("the API answered HTTP {status}, which holds no page")),
             429 => SourceError::Throttled { status, retry_after: wait },
             // Observed: the event endpoints answer 502 with a JSON error where others answer 429.
             502 if said.is_some() => SourceError::Throttled { status, retry_after: wait },
