@@ -89,7 +89,8 @@ impl ApiClock {
     pub fn observe(&self, date: Option<UtcMillis>) -> bool {
         let monotonic = (self.source.monotonic)();
         let mut anchor = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(date) = date else {
+        // A date from before this program was written comes from a recording or a broken proxy: it tells nothing.
+        let Some(date) = date.filter(|date| *date >= PLAUSIBLE_FROM) else {
             anchor.confirmed = true;
             return false;
         };
@@ -175,6 +176,14 @@ mod tests {
         assert!(!fake.clock.is_plausible());
         assert_eq!((0..3).filter(|_| fake.clock.observe(Some(UtcMillis::from_millis(T)))).count(), 1);
         assert!(fake.clock.is_plausible());
+    }
+
+    #[test]
+    fn a_recorded_date_of_years_ago_moves_nothing() {
+        let fake = fake(T);
+        assert!((0..9).all(|_| !fake.clock.observe(UtcMillis::parse("2017-04-26T21:37:32Z"))));
+        assert!(fake.clock.is_confirmed());
+        assert_eq!(fake.clock.now().as_millis(), T);
     }
 
     #[test]
