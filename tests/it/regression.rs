@@ -2,8 +2,14 @@
 //! It exists so that what was mended stays mended, told apart from the simulator, whose oddities are all known.
 
 use crate::support::oddity::{Oddity, Query, events, once};
+use sparkspool::core::BoxFuture;
 use sparkspool::core::time::{SECOND, UtcMillis};
+use sparkspool::daemon::forward::Forwarder;
+use sparkspool::sink::{Batch, Receipt, Refusal, Sink};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_smaller_than_asked_for_are_followed_to_their_end() {
@@ -120,4 +126,45 @@ async fn an_error_that_quotes_the_key_is_told_without_it() {
         assert!(told.contains("unknown key ‹key›"), "{told}");
         assert!(!told.contains("marked-key") && !told.contains("example.com"), "{told}");
     }
+}
+
+/// A sink on a disk that stays full.
+struct Full;
+
+impl Sink for Full {
+    fn write<'a>(&'a mut self, _: &'a Batch<'a>) -> BoxFuture<'a, Result<Receipt, Refusal>> {
+        Box::pin(async { Err(Refusal::Later { why: "no space".into(), after: None }) })
+    }
+
+    fn check(&mut self) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_into_a_sink_that_stays_full_ends() {
+    let world = Oddity::new(events(10), "", Query::honest).await;
+    let engine = world.engine();
+    let stream = &engine.config.streams[0];
+    engine.ingest(stream).await.unwrap().tick().await.unwrap();
+    let (drain, health) = (CancellationToken::new(), Arc::default());
+    let (_told, captured) = tokio::sync::watch::channel(0);
+    let forwarder = Forwarder {
+        name: "full".into(),
+        open: Arc::new(|_| Box::pin(async { Ok((Box::new(Full) as Box<dyn Sink>, Receipt::default())) })),
+        store: engine.store.clone(),
+        follows: vec![stream.name.clone()],
+        streams: std::collections::BTreeMap::new(),
+        captured,
+        tally: Arc::default(),
+        now: Arc::new(|| UtcMillis::from_secs(1_793_600_000)),
+        health: Arc::clone(&health),
+        patience: Some(3_000),
+        drain: drain.clone(),
+        abort: CancellationToken::new(),
+    };
+    drain.cancel();
+    tokio::time::timeout(Duration::from_secs(40), forwarder.run()).await.expect("a drain ends").unwrap();
+    let trouble: Option<(String, String)> = health.lock().unwrap().trouble.clone();
+    assert!(trouble.unwrap().0.contains("no space"));
 }
