@@ -316,6 +316,8 @@ impl Ingest {
                 "events of this range expired at the API before they could be read");
             pass.gaps += 1;
             pass.gap_span += gap.span();
+            // Nothing of it is ahead any more.
+            self.walker.asker.tally.span_read.add(gap.span().unsigned_abs());
         }
         Ok(())
     }

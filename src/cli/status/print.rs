@@ -68,7 +68,7 @@ impl Report {
 
     fn streams(&self) -> Table {
         let headings =
-            ["stream", "captured", "late", "read up to", "behind", "expires in", "unverified", "gaps", "API"];
+            ["stream", "captured", "late", "read up to (UTC)", "behind", "expires in", "unverified", "gaps", "API"];
         let mut table = table(&headings, &[1, 2, 4, 5, 6, 7]);
         for one in &self.streams {
             let reach = |of: fn(&super::Reach) -> String| one.reach.as_ref().map_or_else(dash, of);
@@ -76,7 +76,7 @@ impl Report {
                 one.name.clone(),
                 grouped(one.captured),
                 if one.late == 0 { dash() } else { grouped(one.late) },
-                reach(|reach| short(&reach.watermark)),
+                reach(|reach| to_the_minute(&reach.watermark)),
                 reach(|reach| humane(reach.watermark_age_s * 1_000)),
                 reach(|reach| humane(reach.retention_slack_s * 1_000)),
                 if one.unverified_windows_s == 0 { dash() } else { humane(one.unverified_windows_s * 1_000) },
@@ -180,6 +180,11 @@ fn dash() -> String {
     "–".to_owned()
 }
 
+/// An instant to the minute: with whole minutes a table of nine columns fits.
+fn to_the_minute(at: &str) -> String {
+    UtcMillis::parse(at).map_or_else(|| at.to_owned(), |at| at.to_minute_text().replace('T', " "))
+}
+
 /// An instant to the second, with a blank where RFC 3339 has its `T`.
 fn short(at: &str) -> String {
     UtcMillis::parse(at).map_or_else(|| at.to_owned(), |at| at.to_second_text().replace('T', " "))
@@ -250,5 +255,6 @@ mod tests {
     fn instants_are_shown_to_the_second() {
         assert_eq!(short("2026-11-12T00:01:02.345Z"), "2026-11-12 00:01:02Z");
         assert_eq!(short("soon"), "soon");
+        assert_eq!(to_the_minute("2026-11-12T00:01:02.345Z"), "2026-11-12 00:01");
     }
 }
