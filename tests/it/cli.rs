@@ -55,15 +55,15 @@ async fn stdout(program: &Program, arguments: &[&str]) -> String {
     text
 }
 
-/// What `status` says, as soon as it says this.
-async fn status_with(program: &Program, wanted: &str) -> String {
+/// What `status` says, as soon as it says all of this.
+async fn status_with(program: &Program, wanted: &[&str]) -> String {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let said = stdout(program, &["status"]).await;
-        if said.contains(wanted) {
+        if wanted.iter().all(|text| said.contains(text)) {
             return steady(&said);
         }
-        assert!(Instant::now() < deadline, "never `{wanted}`:\n{said}");
+        assert!(Instant::now() < deadline, "never {wanted:?}:\n{said}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -109,7 +109,7 @@ async fn status_without_a_store_or_before_the_first_answer() {
     assert_snapshot!("status_empty", steady(&stdout(&program, &["status"]).await));
     // A daemon that never got an answer has no row for its stream, and its error must be seen for all that.
     let daemon = program.spawn(&["run"]);
-    let said = status_with(&program, "STOPPED").await;
+    let said = status_with(&program, &["STOPPED"]).await;
     signal(&daemon, "-TERM");
     assert!(ended(daemon).await.status.success());
     assert_snapshot!("status_key_refused", said);
@@ -120,7 +120,7 @@ async fn status_beside_a_daemon_and_after_it() {
     let program = Program::new(events(1_234), "", "every = '1s'\nstart = '8h'").await;
     let daemon = program.spawn(&["run"]);
     program.wait_until_complete(sparkspool::simulator::Dialect::Events).await;
-    let said = status_with(&program, "  events").await;
+    let said = status_with(&program, &["  events", "   ok"]).await;
     let running = status_json(&program).await;
     let online = stdout(&program, &["check", "--online"]).await;
     signal(&daemon, "-TERM");
@@ -169,8 +169,7 @@ async fn a_sink_that_waits_for_an_operator_is_seen_everywhere() {
     program.restore();
     std::fs::write(program.world.output(), "half a line, written by nobody knows whom").unwrap();
     let daemon = program.spawn(&["run"]);
-    status_with(&program, " 60 events").await;
-    let said = status_with(&program, "SUSPENDED").await;
+    let said = status_with(&program, &["  events", " 60 events", "SUSPENDED"]).await;
     signal(&daemon, "-TERM");
     ended(daemon).await;
     assert_snapshot!("status_sink_suspended", said);
