@@ -2,9 +2,9 @@
 //! first error; this goes on, and leaves a tree of which everything that was wrong has been taken out.
 
 use super::document::Place;
-use super::nearest::nearest;
 use super::problem::Problems;
 use super::suggest;
+use crate::core::nearest::nearest;
 use serde_json::{Map, Value};
 use toml::de::DeValue;
 

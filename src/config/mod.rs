@@ -8,7 +8,6 @@
 mod check;
 mod document;
 mod key;
-mod nearest;
 mod problem;
 pub mod raw;
 mod resolve;

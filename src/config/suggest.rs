@@ -2,8 +2,8 @@
 //! reads as rules, and the sentences that people see stand in one place.
 
 use super::document::Place;
-use super::nearest::nearest;
 use super::problem::Problem;
+use crate::core::nearest::nearest;
 use serde_json::{Map, Value};
 use toml::de::DeValue;
 

@@ -6,6 +6,7 @@ pub mod catalogue;
 pub mod duration;
 pub mod event;
 pub mod json;
+pub mod nearest;
 pub mod normalize;
 pub mod page;
 pub mod plan;

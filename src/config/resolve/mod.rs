@@ -7,12 +7,12 @@ mod stream;
 
 use super::Env;
 use super::document::Place;
-use super::nearest::nearest;
 use super::problem::{Problem, Problems};
 use super::raw::{RawConfig, RawSpool};
 use super::resolved::{Config, Spool};
 use crate::core::duration::{duration_text, parse_duration, parse_size, size_text};
 use crate::core::event::StreamName;
+use crate::core::nearest::nearest;
 use crate::core::time::{DAY, MINUTE, Millis};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

@@ -3,9 +3,9 @@
 
 use super::Reader;
 use crate::config::document::Place;
-use crate::config::nearest::nearest;
 use crate::config::raw::{RawCompress, RawConfig, RawFile, RawFormat, RawRotate, RawStdout};
 use crate::config::resolved::{Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, StdoutOptions, Stream};
+use crate::core::nearest::nearest;
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 

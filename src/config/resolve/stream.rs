@@ -4,10 +4,10 @@
 use super::Reader;
 use super::account::DEFAULT;
 use crate::config::document::Place;
-use crate::config::nearest::nearest;
 use crate::config::raw::{RawConfig, RawFilterValue, RawStream};
 use crate::config::resolved::{Account, DialectChoice, Schedule, Start, Stream};
 use crate::core::duration::parse_duration;
+use crate::core::nearest::nearest;
 use crate::core::schedule::ScheduleError;
 use crate::core::time::{DAY, MINUTE, SECOND, UtcMillis};
 use crate::source::sparkpost::filter;

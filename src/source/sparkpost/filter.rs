@@ -3,6 +3,7 @@
 
 use crate::core::event::canonical_digest;
 use crate::core::json;
+use crate::core::nearest::nearest;
 use std::collections::BTreeMap;
 
 /// Which of the two APIs an account is asked through.
@@ -177,24 +178,7 @@ fn meant_by(name: &str, dialect: DialectChoice) -> Option<&'static str> {
     if let Some(meant) = compares.and_then(|f| name_in(f.events.or(f.message_events)?, dialect)) {
         return Some(meant);
     }
-    let known = FIELDS.iter().flat_map(|f| [f.events, f.message_events]).flatten();
-    known.map(|k| (distance(name, k), k)).filter(|(d, _)| *d <= 3).min().map(|(_, k)| k)
-}
-
-/// Edits (insert, remove, replace) that turn `a` into `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replace = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    nearest(name, FIELDS.iter().flat_map(|f| [f.events, f.message_events]).flatten())
 }
 
 /// A stream's filter: terms that must all hold, each satisfied by any of its values.
@@ -309,7 +293,6 @@ impl Term {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn filter(name: &str, values: &[&str]) -> Filter {
         let values = values.iter().map(ToString::to_string).collect();
@@ -373,14 +356,6 @@ mod tests {
         }
         for name in FIELDS.iter().filter_map(|f| f.message_events) {
             assert_eq!(complaint(name, &["x"], DialectChoice::MessageEvents), None, "{name}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn distance_is_a_metric(a in "[a-c]{0,6}", b in "[a-c]{0,6}") {
-            prop_assert_eq!(distance(&a, &b), distance(&b, &a));
-            prop_assert_eq!(distance(&a, &b) == 0, a == b);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The known name that somebody probably meant. It exists so that every refusal of a name ends in a suggestion.
 
 /// The candidate nearest to `typed`, where one is near enough to be worth suggesting. Ties go to the first.
-pub(super) fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(typed: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower: Vec<char> = typed.to_lowercase().replace('-', "_").chars().take(TYPED_CHARS_MAX).collect();
     // A third of the letters may be wrong, but one always may.
     let allowed = (lower.len() / 3).max(1);
@@ -37,6 +37,16 @@ fn distance(a: &[char], b: &[char]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn distance_is_a_metric(a in "[a-c]{0,6}", b in "[a-c]{0,6}") {
+            let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+            prop_assert_eq!(distance(&a, &b), distance(&b, &a));
+            prop_assert_eq!(distance(&a, &b) == 0, a == b);
+        }
+    }
 
     #[test]
     fn slips_of_the_fingers_are_recognized_and_strangers_are_not() {
