@@ -1,0 +1,33 @@
+-- Version 2: what is known about rows that were read again.
+
+-- Keys of a minute that the API showed once and no longer does: erased upstream, so no longer expected. A table of its
+-- own, because counting must not read the blobs of `minute`.
+CREATE TABLE erased (
+    stream INTEGER NOT NULL,
+    minute INTEGER NOT NULL,
+    count  INTEGER NOT NULL CHECK (count > 0),
+    PRIMARY KEY (stream, minute)
+) STRICT, WITHOUT ROWID;
+
+-- When the whole of an hour was fully read last; an hour is its first instant divided by 3,600,000.
+CREATE TABLE reread (
+    stream  INTEGER NOT NULL,
+    hour    INTEGER NOT NULL,
+    read_at INTEGER NOT NULL,
+    PRIMARY KEY (stream, hour)
+) STRICT, WITHOUT ROWID;
+
+-- The filter under which a window was read: the stream's fingerprint at that time.
+ALTER TABLE certificate ADD COLUMN filter TEXT NOT NULL DEFAULT '';
+
+-- How many events the API's Metrics endpoint counts in a gap, by type, as a JSON object; NULL where it was not asked.
+ALTER TABLE gap ADD COLUMN lost TEXT;
+
+-- The bodies behind the keys: a 32-bit sum for each of `decimals`, then each of `digests`. Shorter where older rows have
+-- none; 0 where it is not known.
+ALTER TABLE minute ADD COLUMN bodies BLOB NOT NULL DEFAULT x'';
+
+-- One bit for each event: whether it is a revision of one that was captured before. NULL where none is.
+ALTER TABLE segment ADD COLUMN revised BLOB;
+
+ALTER TABLE stream ADD COLUMN revisions INTEGER NOT NULL DEFAULT 0;
