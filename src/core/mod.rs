@@ -10,6 +10,7 @@ pub mod nearest;
 pub mod normalize;
 pub mod page;
 pub mod plan;
+pub mod recheck;
 pub mod retry;
 pub mod schedule;
 pub mod time;

@@ -226,6 +226,7 @@ impl Store {
                 .execute((stream, minute_of(horizon), horizon))?;
             tx.prepare_cached("DELETE FROM certificate WHERE stream = ?1 AND to_ms < ?2")?
                 .execute((stream, horizon))?;
+            super::ledger::prune(tx, stream, horizon)?;
             Ok(minutes as u64)
         })
     }

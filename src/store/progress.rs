@@ -4,6 +4,7 @@
 use super::Store;
 use super::columns::{Count, StreamId, window_at};
 use super::error::StoreError;
+use super::ledger::{self, Shown};
 use crate::core::event::StreamName;
 use crate::core::time::UtcMillis;
 use crate::core::window::{Coverage, Window};
@@ -108,6 +109,18 @@ impl Store {
         Ok(())
     }
 
+    /// Records that a window was fully read and verified, and takes what the API showed of its whole minutes as what is
+    /// to be expected of them: rows that were erased there are no longer missed. Returns whether that changed anything.
+    pub fn close_read(&mut self, stream: StreamId, closing: &Closing, shown: &Shown) -> Result<bool, StoreError> {
+        let before = self.progress_mut(stream)?.coverage.clone();
+        let (after, corrected) = self.transact(|tx, _| {
+            let corrected = ledger::correct(tx, stream, closing.window, shown)?;
+            Ok((close(tx, stream, closing, &before)?, corrected))
+        })?;
+        self.progress_mut(stream)?.coverage = after;
+        Ok(corrected)
+    }
+
     /// Names what of `window` expired unread, and returns the parts that were not named before: none when the same
     /// range is recorded again.
     pub fn record_gap(
@@ -151,8 +164,8 @@ pub(super) fn close(
 ) -> Result<Coverage, StoreError> {
     // Replacing gives the row a new, higher id: later certificates overrule earlier ones.
     let sql = "INSERT OR REPLACE INTO certificate
-               (stream, from_ms, to_ms, api_count, distinct_rows, pages, verified, closed_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+               (stream, from_ms, to_ms, api_count, distinct_rows, pages, verified, closed_at, filter)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, (SELECT fingerprint FROM stream WHERE id = ?1))";
     let Closing { window, api_count, distinct, pages, verified, at } = *closing;
     tx.prepare_cached(sql)?.execute((
         stream,

@@ -1,11 +1,12 @@
 -- Version 2: what is known about rows that were read again.
 
--- Keys of a minute that the API showed once and no longer does: erased upstream, so no longer expected. A table of its
--- own, because counting must not read the blobs of `minute`.
-CREATE TABLE erased (
+-- By how much the API's count of a minute differs from the day book's: rows that were erased there are below zero, rows
+-- that were no events (they have no time, and are counted with the first minute of the window they came in) above. A
+-- table of its own, because counting must not read the blobs of `minute`.
+CREATE TABLE correction (
     stream INTEGER NOT NULL,
     minute INTEGER NOT NULL,
-    count  INTEGER NOT NULL CHECK (count > 0),
+    by     INTEGER NOT NULL CHECK (by <> 0),
     PRIMARY KEY (stream, minute)
 ) STRICT, WITHOUT ROWID;
 

@@ -5,6 +5,7 @@ mod accounts;
 mod capturing;
 mod failing;
 mod forwarding;
+mod ledger;
 mod opening;
 
 use super::*;
