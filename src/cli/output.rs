@@ -6,8 +6,8 @@ use super::text::{bytes, counted, grouped};
 use crate::core::time::{Millis, humane};
 use crate::daemon::engine::Forwarders;
 use crate::daemon::forward::SinkHealth;
+use crate::daemon::reconcile::Reconciled;
 use crate::daemon::tally::Tally;
-use crate::daemon::walk::Reconciled;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,7 +34,7 @@ impl Captured {
     /// The certificate, as a sentence.
     pub(super) fn certificate(&self) -> String {
         let mut text = match self.settled {
-            Some(Reconciled { stored, total: Some(total), complete }) if complete && total == stored => {
+            Some(Reconciled { stored, total: Some(total), complete, .. }) if complete && total == stored => {
                 format!("{} of {} events accounted for", grouped(stored), grouped(total))
             }
             Some(Reconciled { stored, complete: true, .. }) => {

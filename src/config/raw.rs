@@ -116,6 +116,19 @@ pub enum RawDialect {
     MessageEvents,
 }
 
+/// How often whole hours are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Reread")]
+pub enum RawReread {
+    /// At one day and nine days of age.
+    Twice,
+    /// Every 22 hours from the age of one day on.
+    Daily,
+    /// Not at all: counts are trusted.
+    Never,
+}
+
 /// One stream: what is captured, how often, and which sinks receive it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -143,6 +156,9 @@ pub struct RawStream {
     pub settle: String,
     /// How far back is read again for late events, as a duration. Range: 0s to 10d. Default: 1h.
     pub lookback: String,
+    /// How often whole hours are read again, beside comparing counts: `twice` (at one day and nine days of age), `daily` or
+    /// `never`. Default: twice.
+    pub reread: RawReread,
     /// Names of the sinks that receive the stream's events. At least one.
     #[schemars(length(min = 1), extend("examples" = [["archive"]]))]
     pub sinks: Vec<String>,
@@ -161,6 +177,7 @@ impl Default for RawStream {
             start: "10d".to_owned(),
             settle: "90s".to_owned(),
             lookback: "1h".to_owned(),
+            reread: RawReread::Twice,
             sinks: Vec::new(),
             filter: BTreeMap::new(),
         }

@@ -6,6 +6,7 @@ pub use crate::core::schedule::Schedule;
 pub use crate::source::sparkpost::filter::DialectChoice;
 
 use crate::core::event::StreamName;
+use crate::core::recheck::Reread;
 use crate::core::time::{Millis, UtcMillis};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -74,6 +75,8 @@ pub struct Stream {
     pub settle: Millis,
     /// How far back is read again for late events; 0 to 10 d.
     pub lookback: Millis,
+    /// How often whole hours are read again.
+    pub reread: Reread,
     /// Names of its sinks: at least one, each once, each in [`Config::sinks`].
     pub sinks: Vec<String>,
     /// The API's filters by documented name, each with at least one value; empty for everything.

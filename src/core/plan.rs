@@ -104,6 +104,21 @@ pub fn plan_range(known: Known<'_>, range: Window, policy: Policy, now: UtcMilli
     plan
 }
 
+/// Plans one more read of `range`, of which `taken` is taken up already: what of it is still served, oldest first.
+pub fn plan_again(range: Window, taken: &Coverage, policy: Policy, now: UtcMillis) -> Plan {
+    let servable = Window::new(range.from().max(horizon(now)), range.to().min(end(now, policy.settle, policy.grain)));
+    let missing = servable.map(|range| taken.missing(range)).unwrap_or_default();
+    Plan { due: missing.into_iter().flat_map(|part| pieces(part, policy)).collect(), ..Plan::default() }
+}
+
+/// How long it still takes until the first event is lost, in milliseconds: until the oldest instant of `open`, or of what
+/// was never read since `known.floor`, expires. [`RETENTION`] at most; `None` before the stream's first window.
+pub fn retention_slack(known: Known<'_>, open: &Coverage, settled_to: UtcMillis, now: UtcMillis) -> Option<Millis> {
+    let whole = Window::new(known.floor.max(horizon(now)), settled_to)?;
+    let oldest = unread(known, whole).into_iter().chain(open.within(whole)).map(|w| w.from()).min();
+    Some(oldest.map_or(RETENTION, |oldest| oldest.plus(RETENTION).since(now)))
+}
+
 fn unread(known: Known<'_>, within: Window) -> Vec<Window> {
     let missing = known.coverage.missing(within);
     missing.into_iter().flat_map(|window| known.gaps.missing(window)).collect()
@@ -209,6 +224,36 @@ mod tests {
                 prop_assert_eq!(holds(&plan.due, t), wanted && t >= horizon(at(T)));
                 prop_assert_eq!(holds(&plan.gaps, t), wanted && t < horizon(at(T)));
             }
+        }
+
+        #[test]
+        fn reading_again_asks_for_what_is_left_and_still_served_and_names_no_gap(
+            from in -14 * DAY..0, span in 1_i64..3 * DAY, taken in sets(), policy in policies(),
+            samples in proptest::collection::vec(-15 * DAY..DAY, 200),
+        ) {
+            let range = Window::new(at(T + from), at(T + from + span)).unwrap();
+            let plan = plan_again(range, &taken, policy, at(T));
+            prop_assert!(plan.gaps.is_empty() && plan.recheck.is_none());
+            let holds = |set: &[Window], t: UtcMillis| set.iter().any(|w| w.contains(t));
+            for sample in samples {
+                let t = at(T + sample);
+                let servable = t >= horizon(at(T)) && t < end(at(T), policy.settle, policy.grain);
+                prop_assert_eq!(holds(&plan.due, t), range.contains(t) && servable && !holds(taken.windows(), t));
+            }
+        }
+
+        #[test]
+        fn slack_is_the_time_until_the_first_open_instant_expires(
+            floor in -14 * DAY..-DAY, coverage in sets(), gaps in sets(), open in sets(),
+        ) {
+            let (floor, now) = (at(T + floor).floor(SECOND), at(T));
+            let known = Known { floor, coverage: &coverage, gaps: &gaps };
+            let slack = retention_slack(known, &open, now, now).unwrap();
+            let holds = |set: &Coverage, t: UtcMillis| set.windows().iter().any(|w| w.contains(t));
+            let from = floor.max(horizon(now));
+            let is_open = |t: &UtcMillis| holds(&open, *t) || !(holds(&coverage, *t) || holds(&gaps, *t));
+            let oldest = (from.as_secs()..now.as_secs()).map(UtcMillis::from_secs).find(is_open);
+            prop_assert_eq!(slack, oldest.map_or(RETENTION, |t| t.plus(RETENTION).since(now)));
         }
 
         #[test]

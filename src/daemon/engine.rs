@@ -3,7 +3,7 @@
 
 use super::ask::Halt;
 use super::forward::{Forwarder, SinkHealth};
-use super::ingest::Ingest;
+use super::ingest::{Ingest, dialect_key};
 use super::notify::Pulse;
 use super::sinks::opener;
 use super::tally::Tally;
@@ -109,8 +109,7 @@ impl Engine {
     /// Capture of `stream`. Creates its row where it is new, for which the API's clock is asked first; a changed filter
     /// or account makes what the API still has due again.
     pub async fn ingest(&self, stream: &Stream) -> Result<Ingest, Halt> {
-        let dialect_key = format!("dialect:{}", stream.name);
-        let (name, key) = (stream.name.clone(), dialect_key.clone());
+        let (name, key) = (stream.name.clone(), dialect_key(stream.name.as_str()));
         let (known, dialect) =
             self.store.read(move |reader| Ok((reader.stream_id(name.as_str())?, reader.meta(&key)?))).await?;
         let asker = self.upstream.asker(stream, self.tally.clone(), self.stop.clone(), dialect.as_deref());
@@ -129,11 +128,13 @@ impl Engine {
             stream: row.id,
             settle: stream.settle,
             captured: self.captured.clone(),
+            hours: Arc::default(),
+            count_cap: Arc::new(u64::MAX.into()),
         };
         if row.fingerprint_changed {
             self.adopt(&walker, fingerprint).await?;
         }
-        Ok(Ingest::new(walker, stream.lookback, dialect_key, dialect.unwrap_or_default()))
+        Ok(Ingest::new(walker, stream.lookback, stream.reread, dialect))
     }
 
     async fn adopt(&self, walker: &Walker, fingerprint: String) -> Result<(), Halt> {

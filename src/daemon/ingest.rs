@@ -2,8 +2,11 @@
 //! It exists as the one owner of a stream, so that its passes can never overlap and its watermark has one writer.
 
 use super::ask::Halt;
-use super::walk::{Counted, Reconciled, Walked, Walker};
+use super::recheck::Rechecks;
+use super::reconcile::Reconciled;
+use super::walk::{Counted, Walked, Walker};
 use crate::core::plan::{self, Known, Plan, Policy, SPAN_MAX};
+use crate::core::recheck::Reread;
 use crate::core::time::{HOUR, MINUTE, Millis, SECOND, UtcMillis, humane};
 use crate::core::window::{Coverage, Window};
 use crate::source::SourceError;
@@ -17,12 +20,6 @@ const QUIET_SPAN_MAX: Millis = 6 * HOUR;
 /// Quiet windows are written down together at least this often: a quiet tick costs no fsync.
 const QUIET_UNWRITTEN_MAX: Millis = 10 * MINUTE;
 
-/// How soon a window that could not be verified is read again; the wait doubles while that changes nothing.
-const AGAIN_AFTER: Millis = 10 * MINUTE;
-
-/// The longest wait before it is read again.
-const AGAIN_AFTER_MAX: Millis = 6 * HOUR;
-
 /// When so many windows of a pass have failed, it is the API and not the window.
 const PUT_OFF_MAX: usize = 3;
 
@@ -31,21 +28,33 @@ const COUNT_FIRST_FROM: Millis = 2 * HOUR;
 
 /// One stream's capture.
 pub struct Ingest {
-    walker: Walker,
-    lookback: Millis,
+    pub(super) walker: Walker,
+    pub(super) rechecks: Rechecks,
     /// Length of the next windows; adapts to how dense events are.
-    span: Millis,
+    pub(super) span: Millis,
     /// Whether `span` rests on a count rather than on hope.
     span_known: bool,
     /// Read and found empty, but not written down yet.
     quiet: Option<Window>,
-    /// When what is unverified is read again, by the monotonic clock, and the wait after that.
-    again_at: Millis,
-    again_after: Millis,
     /// Under which key of the store the dialect that was found out is remembered.
     dialect_key: String,
     /// The dialect that is written down there.
-    dialect_written: String,
+    dialect_written: Option<String>,
+}
+
+/// What a first count over lookback and fresh window says.
+enum Glance {
+    /// There is nothing to read.
+    Nothing,
+    /// It differs in a way that was looked into in vain: only what is fresh is read.
+    Known,
+    /// Read, and compare.
+    Something,
+}
+
+/// Under which key of the store the dialect of a stream is remembered.
+pub(super) fn dialect_key(stream: &str) -> String {
+    format!("dialect:{stream}")
 }
 
 /// What one pass did.
@@ -62,23 +71,21 @@ pub struct Pass {
 }
 
 impl Ingest {
-    /// Capture of the stream that `walker` reads.
-    /// `dialect_written` is what the store holds under `dialect_key`.
-    pub fn new(walker: Walker, lookback: Millis, dialect_key: String, dialect_written: String) -> Self {
+    /// Capture of the stream that `walker` reads. `dialect_written` is the dialect that the store holds for it.
+    pub fn new(walker: Walker, lookback: Millis, reread: Reread, dialect_written: Option<String>) -> Self {
+        let stream = walker.asker.stream.clone();
         Self {
             walker,
-            lookback,
+            rechecks: Rechecks::new(lookback, reread, &stream),
             span: SPAN_MAX,
             span_known: false,
             quiet: None,
-            again_at: Millis::MIN,
-            again_after: AGAIN_AFTER,
-            dialect_key,
+            dialect_key: dialect_key(&stream),
             dialect_written,
         }
     }
 
-    /// Reads everything that is due, then compares the counts of the lookback.
+    /// Reads everything that is due, then looks again at what was read before.
     pub async fn tick(&mut self) -> Result<Pass, Halt> {
         let mut quiet_tried = false;
         let pass = loop {
@@ -87,8 +94,13 @@ impl Ingest {
                 outcome => break outcome?,
             }
         };
-        self.read_unverified_again().await?;
-        self.remember_dialect().await?;
+        if self.remember_dialect().await? {
+            return Ok(pass);
+        }
+        match self.recheck().await {
+            Err(Halt::Replan(what)) => self.replan(&what).await?,
+            outcome => outcome?,
+        }
         Ok(pass)
     }
 
@@ -98,77 +110,66 @@ impl Ingest {
         self.walker.pause(SECOND / 5).await
     }
 
-    /// What could not be verified stays due: its oldest part is read again, at growing intervals, until it is proven or
-    /// has expired.
-    async fn read_unverified_again(&mut self) -> Result<(), Halt> {
-        let account = self.walker.asker.account.clone();
-        if account.monotonic() < self.again_at {
-            return Ok(());
-        }
-        let stream = self.walker.stream;
-        let unverified = self.walker.store.read(move |reader| reader.unverified(stream)).await?;
-        let horizon = plan::horizon(account.clock.now());
-        let oldest = unverified.windows().iter().find_map(|w| Window::new(w.from().max(horizon), w.to()));
-        self.again_after = match oldest {
-            None => AGAIN_AFTER,
-            Some(oldest) => {
-                let span = self.span.clamp(self.walker.asker.source.grain(), SPAN_MAX);
-                let part = Window::new(oldest.from(), oldest.to().min(oldest.from().plus(span))).unwrap_or(oldest);
-                match self.walker.walk(part, None).await {
-                    Ok(Walked::Closed { verified: true, .. }) | Err(Halt::Replan(_)) => AGAIN_AFTER,
-                    Ok(_) => (self.again_after * 2).min(AGAIN_AFTER_MAX),
-                    Err(halt) => return Err(halt),
-                }
-            }
-        };
-        self.again_at = account.monotonic().saturating_add(self.again_after);
-        Ok(())
-    }
-
-    /// Writes the dialect that `auto` found out down, once: the next start need not find out again.
-    async fn remember_dialect(&mut self) -> Result<(), Halt> {
+    /// Writes the dialect down that answers. Another one than before may show other events: what the API still has is due
+    /// again then, and `true` is returned.
+    async fn remember_dialect(&mut self) -> Result<bool, Halt> {
         let described = self.walker.asker.source.describe();
-        let Some(found) = described.strip_suffix(" (found out)") else { return Ok(()) };
-        if found != self.dialect_written {
-            let (key, value) = (self.dialect_key.clone(), found.to_owned());
-            self.walker.write(move |store| store.set_meta(&key, &value)).await?;
-            found.clone_into(&mut self.dialect_written);
+        let Some(found) = described.split(' ').next().filter(|found| *found != "auto") else { return Ok(false) };
+        if self.dialect_written.as_deref() == Some(found) {
+            return Ok(false);
         }
-        Ok(())
+        let changed = self.dialect_written.is_some();
+        let now = self.walker.asker.account.clock.now();
+        let again = Window::new(plan::horizon(now), now).filter(|_| changed);
+        if changed {
+            tracing::warn!(stream = %self.walker.asker.stream, dialect = found,
+                "the API is asked in another dialect than before: what it still has is due again");
+            self.write_quiet().await?;
+        }
+        let (stream, key, value) = (self.walker.stream, self.dialect_key.clone(), found.to_owned());
+        self.walker.write(move |store| store.adopt_dialect(stream, &key, &value, again)).await?;
+        self.dialect_written = Some(found.to_owned());
+        Ok(changed)
     }
 
     async fn tick_once(&mut self, quiet_tried: &mut bool) -> Result<Pass, Halt> {
-        if !std::mem::replace(quiet_tried, true) && self.nothing_new().await? {
-            return Ok(Pass::default());
+        let mut known = false;
+        if !std::mem::replace(quiet_tried, true) {
+            match self.nothing_new().await? {
+                Glance::Nothing => return Ok(Pass::default()),
+                Glance::Known => known = true,
+                Glance::Something => {}
+            }
         }
-        let pass = self.read_due(plan::plan).await?;
-        if let Some(recheck) = self.plan(&self.progress().await?, &plan::plan).recheck {
-            self.walker.reconcile(recheck).await?;
+        let pass = self.read_due(|known, policy, now, _| plan::plan(known, policy, now)).await?;
+        if let Some(recheck) = self.plan(&self.progress().await?, &plan::plan).recheck.filter(|_| !known) {
+            self.compare(recheck, true).await?;
         }
         Ok(pass)
     }
 
     /// One count over lookback and fresh window together: where it equals the day book's, there is nothing to read.
-    async fn nothing_new(&mut self) -> Result<bool, Halt> {
+    async fn nothing_new(&mut self) -> Result<Glance, Halt> {
         let progress = self.progress().await?;
         let plan = self.plan(&progress, &plan::plan);
-        let (Some(recheck), [] | [_]) = (plan.recheck, plan.due.as_slice()) else { return Ok(false) };
+        let (Some(recheck), [] | [_]) = (plan.recheck, plan.due.as_slice()) else { return Ok(Glance::Something) };
         let fresh = plan.due.first().copied();
         let from = fresh.map_or(recheck.from(), |fresh| fresh.from().floor(MINUTE).min(recheck.from()));
         let Some(both) = Window::new(from, recheck.to()).filter(|both| both.span() <= QUIET_SPAN_MAX) else {
-            return Ok(false);
+            return Ok(Glance::Something);
         };
         if !plan.gaps.is_empty() {
-            return Ok(false);
+            return Ok(Glance::Something);
         }
-        let total = self.walker.probe(both).await?.total;
-        if !self.walker.agrees(both, total).await? {
-            return Ok(false);
+        match self.count(both).await? {
+            Some(Some(0)) => {}
+            Some(_) => return Ok(Glance::Something),
+            None => return Ok(Glance::Known),
         }
         if let Some(fresh) = fresh {
             self.note_quiet(fresh).await?;
         }
-        Ok(true)
+        Ok(Glance::Nothing)
     }
 
     async fn note_quiet(&mut self, window: Window) -> Result<(), Halt> {
@@ -216,28 +217,40 @@ impl Ingest {
 
     async fn backfill_once(&mut self, range: Window) -> Result<(Pass, Reconciled), Halt> {
         let planner = move |known: Known<'_>, policy: Policy, now| plan::plan_range(known, range, policy, now);
-        let pass = self.read_due(planner).await?;
+        let pass = self.read_due(|known, policy, now, _| planner(known, policy, now)).await?;
         let settled = match self.plan(&self.progress().await?, &planner).recheck {
-            Some(rest) => self.walker.reconcile(rest).await?,
+            Some(rest) => self.walker.reconcile(rest, true).await?,
             None => Reconciled { complete: true, ..Reconciled::default() },
         };
         Ok((pass, settled))
     }
 
-    /// Reads until the planner finds nothing due, as many windows side by side as the account allows.
-    async fn read_due(&mut self, planner: impl Fn(Known<'_>, Policy, UtcMillis) -> Plan) -> Result<Pass, Halt> {
+    /// Reads `range` once more, as if nothing of it had been read.
+    pub(super) async fn read_again(&mut self, range: Window) -> Result<Pass, Halt> {
+        self.read_due(|_, policy, now, taken| plan::plan_again(range, taken, policy, now)).await
+    }
+
+    /// Reads until the planner finds nothing due, as many windows side by side as the account allows. The planner is also
+    /// told what this pass has taken up so far.
+    async fn read_due(
+        &mut self,
+        planner: impl Fn(Known<'_>, Policy, UtcMillis, &Coverage) -> Plan,
+    ) -> Result<Pass, Halt> {
         self.write_quiet().await?;
         let mut pass = Pass::default();
         let mut running: JoinSet<(Window, Result<Walked, Halt>)> = JoinSet::new();
         let mut in_flight: Vec<Window> = Vec::new();
         let mut forced: Option<Window> = None;
-        let (mut put_off, mut trouble): (Vec<Window>, Option<Halt>) = (Vec::new(), None);
+        let (mut put_off, mut closed) = (Vec::new(), Coverage::new());
+        let mut trouble: Option<Halt> = None;
         let asker = self.walker.asker.clone();
         let pages_before = asker.tally.pages.get();
         loop {
             let mut progress = self.progress().await?;
-            in_flight.iter().chain(&put_off).for_each(|window| progress.coverage.insert(*window));
-            let plan = self.plan(&progress, &planner);
+            let mut taken = closed.clone();
+            in_flight.iter().chain(&put_off).for_each(|window| taken.insert(*window));
+            taken.windows().iter().for_each(|window| progress.coverage.insert(*window));
+            let plan = self.plan(&progress, &|known: Known<'_>, policy, now| planner(known, policy, now, &taken));
             self.record_gaps(&plan.gaps, &mut pass).await?;
             let room = if self.span_known { self.walker.asker.account.concurrency } else { 1 };
             for window in plan.due.into_iter().take(room.saturating_sub(running.len())) {
@@ -259,6 +272,7 @@ impl Ingest {
                 }
                 Err(halt) => return Err(halt),
                 Ok(Walked::Closed { verified, distinct, elsewhere, .. }) => {
+                    closed.insert(window);
                     pass.closed += 1;
                     pass.unverified += u32::from(!verified);
                     self.walker.asker.tally.span_read.add(window.span().unsigned_abs());
@@ -283,7 +297,7 @@ impl Ingest {
         self.span_known = true;
     }
 
-    async fn progress(&self) -> Result<Progress, Halt> {
+    pub(super) async fn progress(&self) -> Result<Progress, Halt> {
         let stream = self.walker.stream;
         let mut progress = self.walker.write(move |store| store.progress(stream)).await?;
         if let Some(quiet) = self.quiet {
@@ -295,7 +309,7 @@ impl Ingest {
     fn plan(&self, progress: &Progress, planner: &impl Fn(Known<'_>, Policy, UtcMillis) -> Plan) -> Plan {
         let account = &self.walker.asker.account;
         let grain = self.walker.asker.source.grain();
-        let policy = Policy { settle: self.walker.settle, lookback: self.lookback, grain, span: self.span };
+        let policy = Policy { settle: self.walker.settle, lookback: self.rechecks.lookback, grain, span: self.span };
         let known = Known { floor: progress.floor, coverage: &progress.coverage, gaps: &progress.gaps };
         let mut plan = planner(known, policy, account.clock.now());
         if !account.clock.is_confirmed() {
@@ -322,6 +336,17 @@ impl Ingest {
         Ok(())
     }
 
+    /// How long it still takes until the first event is lost, in milliseconds; see [`plan::retention_slack`]. What was read
+    /// but never proven counts as unread here.
+    pub async fn retention_slack(&self) -> Result<Option<Millis>, Halt> {
+        let (progress, stream) = (self.progress().await?, self.walker.stream);
+        let unverified = self.walker.store.read(move |reader| reader.unverified(stream)).await?;
+        let known = Known { floor: progress.floor, coverage: &progress.coverage, gaps: &progress.gaps };
+        let now = self.walker.asker.account.clock.now();
+        let settled_to = plan::end(now, self.walker.settle, self.walker.asker.source.grain());
+        Ok(plan::retention_slack(known, &unverified, settled_to, now))
+    }
+
     /// The watermark: everything before it, back to the stream's start, is read or named in a gap.
     pub async fn watermark(&self) -> Result<UtcMillis, Halt> {
         let progress = self.progress().await?;
@@ -338,7 +363,7 @@ impl Ingest {
 
 /// Events a slice should hold. Page numbers shift when rows vanish, so there a slice is one page, which is atomic;
 /// cursors hold their place, so there a slice may have a few.
-fn target(walker: &Walker) -> u64 {
+pub(super) fn target(walker: &Walker) -> u64 {
     let page = u64::from(walker.asker.account.page_size());
     if walker.asker.source.grain() == MINUTE { page } else { 5 * page }
 }

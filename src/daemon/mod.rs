@@ -9,6 +9,8 @@ pub mod engine;
 pub mod forward;
 pub mod ingest;
 pub mod notify;
+mod recheck;
+pub mod reconcile;
 pub mod run;
 pub mod schedule;
 pub mod sinks;

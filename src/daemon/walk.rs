@@ -5,12 +5,14 @@ use super::account::sleep;
 use super::ask::{Asker, Halt};
 use crate::core::event::EventKey;
 use crate::core::page::{Cursor, Page, Twins};
-use crate::core::time::{MINUTE, Millis, SECOND};
+use crate::core::recheck::Hours;
+use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis};
 use crate::core::window::Window;
 use crate::source::{Answer, Ask};
-use crate::store::{Closing, Committed, Handle, PageCommit, StoreError, StreamId};
+use crate::store::{Closing, Committed, Handle, PageCommit, Shown, StoreError, StreamId};
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Full reads of a window before it is recorded as unverified.
@@ -28,11 +30,8 @@ const PAGES_SPARE: u64 = 200;
 /// Rows this far outside what was asked for are no matter of how an API reads the edges of a window.
 const ELSEWHERE_FROM: Millis = 2 * MINUTE;
 
-/// A part whose count differs is read again once it holds no more than this: about 2 MB. Above, halving it costs less.
-const REREAD_EVENTS_MAX: u64 = 2_000;
-
-/// Requests of one reconciliation; what is left is looked at by the next.
-const RECONCILE_REQUESTS_MAX: u32 = 60;
+/// The page size changes by this fraction from one read of a window to the next.
+const PAGE_VARIATION: u32 = 13;
 
 /// One stream's reader of windows.
 #[derive(Clone)]
@@ -47,6 +46,10 @@ pub struct Walker {
     pub settle: Millis,
     /// Told whenever events were stored.
     pub captured: Arc<watch::Sender<u64>>,
+    /// The hours that reads are completing.
+    pub hours: Arc<Mutex<Hours>>,
+    /// The highest count that the API gives, where it was found out to stop counting there.
+    pub count_cap: Arc<AtomicU64>,
 }
 
 /// How a walk ended.
@@ -80,21 +83,13 @@ pub struct Counted {
     pub elsewhere: bool,
 }
 
-/// What a range turned out to be when its counts were compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reconciled {
-    /// Events in the range by the API's count, where it gave one.
-    pub total: Option<u64>,
-    /// Events in the range by the day book, at the end.
-    pub stored: u64,
-    /// Whether every part was equal or was read again and proven.
-    pub complete: bool,
-}
-
 /// One full read of a window, under way.
 #[derive(Default)]
 struct Tour {
-    keys: Vec<EventKey>,
+    /// The events read, each with the number of its minute: one id at two times is two rows of the API's count.
+    rows: Vec<(i64, EventKey)>,
+    /// Digests of the rows that are no events.
+    rejects: Vec<[u8; 32]>,
     twins: Twins,
     pages: u32,
     total: Option<u64>,
@@ -108,14 +103,23 @@ impl Tour {
         if !page.rows.is_empty() {
             self.elsewhere = Some(lies_elsewhere(page, window) && self.elsewhere != Some(false));
         }
-        self.keys.extend(page.rows.iter().map(|row| row.key));
-        self.keys.extend(page.rejects.iter().map(|reject| EventKey::of_anonymous(&reject.digest, u32::MAX)));
+        self.rows.extend(page.rows.iter().map(|row| (row.at.as_millis().div_euclid(MINUTE), row.key)));
+        self.rejects.extend(page.rejects.iter().map(|reject| reject.digest));
     }
 
-    fn distinct(&mut self) -> u64 {
-        self.keys.sort_unstable();
-        self.keys.dedup();
-        self.keys.len() as u64
+    /// Sorts what was read and drops what came twice; returns how many distinct rows there are.
+    fn settle(&mut self) -> u64 {
+        self.rows.sort_unstable();
+        self.rows.dedup();
+        self.rejects.sort_unstable();
+        self.rejects.dedup();
+        (self.rows.len() + self.rejects.len()) as u64
+    }
+
+    /// What was read, by minute; only once it is settled.
+    fn shown(&self) -> Shown {
+        let minutes = self.rows.chunk_by(|a, b| a.0 == b.0).map(|rows| (rows[0].0, rows.len() as u64));
+        Shown { minutes: minutes.collect(), rejects: self.rejects.len() as u64 }
     }
 }
 
@@ -183,38 +187,62 @@ fn believable_total(page: &Page) -> Option<u64> {
 impl Walker {
     /// Reads `window` and closes it. With `oversize` given, a window that the API says holds more is left open.
     pub async fn walk(&self, window: Window, oversize: Option<u64>) -> Result<Walked, Halt> {
+        let began = self.asker.account.clock.now();
+        let mut before: Option<Tour> = None;
         let mut attempt = 1;
         loop {
             let mut tour = Tour::default();
-            if let Some(total) = self.tour(window, &mut tour, oversize.filter(|_| attempt == 1)).await? {
+            let oversize = oversize.filter(|_| attempt == 1);
+            if let Some(total) = self.tour(window, &mut tour, oversize, attempt).await? {
                 return Ok(Walked::Oversize { total });
             }
-            let distinct = tour.distinct();
-            let verified = tour.total == Some(distinct);
-            if verified || tour.total.is_none() || attempt == ATTEMPTS {
-                self.close(window, &tour, distinct).await?;
+            let distinct = tour.settle();
+            let same = before.as_ref().is_some_and(|b| b.total == tour.total && b.rows == tour.rows);
+            let counts_agree = tour.total == Some(distinct);
+            let verified = counts_agree && (same || !self.may_have_shifted(&tour));
+            // Where nothing changes from one read to the next, another one would not either.
+            if verified || tour.total.is_none() || attempt == ATTEMPTS || (same && !counts_agree) {
+                self.close(window, began, &tour, distinct, verified).await?;
                 let elsewhere = tour.elsewhere == Some(true);
                 if elsewhere {
                     self.warn_of_elsewhere(window);
                 }
                 return Ok(Walked::Closed { total: tour.total, distinct, verified, elsewhere });
             }
-            tracing::info!(stream = %self.asker.stream, %window, total = tour.total, distinct, attempt, "counts differ, reading again");
+            if !counts_agree {
+                tracing::info!(stream = %self.asker.stream, %window, total = tour.total, distinct, attempt, "counts differ, reading again");
+            }
             attempt += 1;
+            before = Some(tour);
             self.pause(Millis::from(attempt) * SECOND).await?;
         }
     }
 
+    /// Whether rows can have been skipped without a trace: page numbers shift when rows vanish or ties change places, and
+    /// the counts may still agree. Only a second read with other page boundaries that shows the same rows tells.
+    fn may_have_shifted(&self, tour: &Tour) -> bool {
+        self.asker.source.grain() == MINUTE && tour.pages as usize > self.asker.source.parts()
+    }
+
     /// Walks every part of the filter once. `Some(total)` where the window turned out to be oversized.
-    async fn tour(&self, window: Window, tour: &mut Tour, oversize: Option<u64>) -> Result<Option<u64>, Halt> {
+    /// Each attempt asks for pages of another size: page boundaries fall elsewhere then.
+    async fn tour(
+        &self,
+        window: Window,
+        tour: &mut Tour,
+        oversize: Option<u64>,
+        attempt: u32,
+    ) -> Result<Option<u64>, Halt> {
         let parts = self.asker.source.parts();
         for part in 0..parts {
             // Smaller pages show the same rows again: rows without an id are counted from here once more.
-            let (keys_before, twins_before) = (tour.keys.len(), tour.twins.clone());
+            let (rows_before, rejects_before, twins_before) = (tour.rows.len(), tour.rejects.len(), tour.twins.clone());
             loop {
-                tour.keys.truncate(keys_before);
+                tour.rows.truncate(rows_before);
+                tour.rejects.truncate(rejects_before);
                 tour.twins.clone_from(&twins_before);
-                let per_page = self.asker.account.page_size();
+                let page_size = self.asker.account.page_size();
+                let per_page = page_size - (page_size / PAGE_VARIATION) * (attempt - 1);
                 let ask = Ask { window, part, per_page, with_margin: true };
                 match self.tour_part(&ask, tour, oversize).await {
                     Ok(Some(total)) => return Ok(Some(total)),
@@ -297,18 +325,29 @@ impl Walker {
         Ok(committed)
     }
 
-    async fn close(&self, window: Window, tour: &Tour, distinct: u64) -> Result<(), Halt> {
-        let closing = Closing {
-            window,
-            api_count: tour.total,
-            distinct,
-            pages: tour.pages,
-            verified: tour.total == Some(distinct),
-            at: self.asker.account.clock.now(),
-        };
+    async fn close(
+        &self,
+        window: Window,
+        began: UtcMillis,
+        tour: &Tour,
+        distinct: u64,
+        verified: bool,
+    ) -> Result<(), Halt> {
+        let (api_count, pages, at) = (tour.total, tour.pages, self.asker.account.clock.now());
+        let closing = Closing { window, api_count, distinct, pages, verified, at };
+        let shown = Arc::new(tour.shown());
+        let hours = self.hours.lock().unwrap_or_else(PoisonError::into_inner).note(window, began);
         let stream = self.stream;
-        self.write(move |store| store.close_window(stream, &closing)).await?;
-        if closing.verified {
+        self.write(move |store| {
+            if verified {
+                store.close_read(stream, &closing, &shown)?;
+            } else {
+                store.close_window(stream, &closing)?;
+            }
+            if hours.is_empty() { Ok(()) } else { store.note_rereads(stream, &hours) }
+        })
+        .await?;
+        if verified {
             self.asker.tally.verified.add(1);
         } else {
             self.asker.tally.unverified.add(1);
@@ -356,57 +395,6 @@ impl Walker {
             sum.elsewhere |= lies_elsewhere(&answer.page, window);
         }
         Ok(sum)
-    }
-
-    /// How many events of `window` (edges on whole minutes, or its end where nothing behind it was read) are stored.
-    pub async fn stored(&self, window: Window) -> Result<u64, Halt> {
-        let stream = self.stream;
-        Ok(self.store.read(move |reader| reader.count(stream, window)).await?)
-    }
-
-    /// Whether the day book holds as many events of `window` as the API counts.
-    ///
-    /// The legacy API may count the whole minute that `to` names; either reading is accepted there.
-    pub async fn agrees(&self, window: Window, total: Option<u64>) -> Result<bool, Halt> {
-        let Some(total) = total else { return Ok(false) };
-        if self.stored(window).await? == total {
-            return Ok(true);
-        }
-        let wider = Window::new(window.from(), window.to().plus(MINUTE)).unwrap_or(window);
-        Ok(self.asker.source.grain() == MINUTE && self.stored(wider).await? == total)
-    }
-
-    /// Compares counts over `range`, bisects where they differ, and reads again what differs.
-    pub async fn reconcile(&self, range: Window) -> Result<Reconciled, Halt> {
-        let mut outcome = Reconciled { total: None, stored: 0, complete: true };
-        let mut stack = vec![range];
-        let mut requests = 0;
-        while let Some(window) = stack.pop() {
-            if requests >= RECONCILE_REQUESTS_MAX {
-                outcome.complete = false;
-                break;
-            }
-            requests += 1;
-            let Counted { total, elsewhere } = self.probe(window).await?;
-            if window == range {
-                outcome.total = total;
-            }
-            if self.agrees(window, total).await? {
-                continue;
-            }
-            let fits = elsewhere
-                || total.is_none_or(|total| total <= REREAD_EVENTS_MAX.min(u64::from(self.asker.account.page_size())));
-            if let Some((older, newer)) = window.bisect(MINUTE).filter(|_| !fits) {
-                stack.extend([newer, older]);
-                continue;
-            }
-            let walked = self.walk(window, None).await?;
-            outcome.complete &= matches!(walked, Walked::Closed { verified: true, .. });
-        }
-        outcome.stored = self.stored(range).await?;
-        // What one walk could not prove, a neighbour's may have brought: the counts of the whole have the last word.
-        outcome.complete |= outcome.total == Some(outcome.stored);
-        Ok(outcome)
     }
 
     /// Waits, unless the process is asked to stop.

@@ -105,11 +105,7 @@ impl Store {
 
     /// Keeps `value` under `key`.
     pub fn set_meta(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.transact(|tx, _| {
-            let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
-            tx.prepare_cached(sql)?.execute((key, value))?;
-            Ok(())
-        })
+        self.transact(|tx, _| keep_meta(tx, key, value))
     }
 
     /// Runs `step` as one transaction: all of it is on disk when this returns `Ok`, nothing of it otherwise.
@@ -148,6 +144,12 @@ impl Store {
             None => Ok(()),
         }
     }
+}
+
+fn keep_meta(tx: &Transaction<'_>, key: &str, value: &str) -> Result<(), StoreError> {
+    let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
+    tx.prepare_cached(sql)?.execute((key, value))?;
+    Ok(())
 }
 
 fn meta(conn: &Connection, key: &str) -> Result<Option<String>, StoreError> {

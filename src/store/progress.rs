@@ -88,6 +88,25 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps `dialect` under `key`, and makes `reread` unread again: another dialect may show other events.
+    pub fn adopt_dialect(
+        &mut self,
+        stream: StreamId,
+        key: &str,
+        dialect: &str,
+        reread: Option<Window>,
+    ) -> Result<(), StoreError> {
+        let before = self.progress_mut(stream)?.coverage.clone();
+        let mut after = before.clone();
+        reread.into_iter().for_each(|window| after.remove(window));
+        self.transact(|tx, _| {
+            super::keep_meta(tx, key, dialect)?;
+            save_coverage(tx, stream, &before, &after)
+        })?;
+        self.progress_mut(stream)?.coverage = after;
+        Ok(())
+    }
+
     /// How far the stream has come; kept in memory.
     pub fn progress(&mut self, stream: StreamId) -> Result<Progress, StoreError> {
         self.progress_mut(stream).cloned()

@@ -5,7 +5,7 @@ use super::proof::{COLUMN, Census, Verdict};
 use crate::cli::text::{bar, bytes, counted, grouped};
 use crate::core::time::{HOUR, Millis, UtcMillis, humane};
 use crate::core::window::Window;
-use crate::daemon::walk::Reconciled;
+use crate::daemon::reconcile::Reconciled;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -365,7 +365,7 @@ mod tests {
             census: census(),
             verdict: Verdict::default(),
             truth: 12_371,
-            settled: Some(Reconciled { total: Some(12_371), stored: 12_371, complete: true }),
+            settled: Some(Reconciled { total: Some(12_371), stored: 12_371, complete: true, fruitful: false }),
             backfill: 6_730,
             followed: Some((10_020, 243)),
             elapsed: 18_200,
@@ -386,7 +386,7 @@ mod tests {
     fn a_demo_that_found_a_fault_says_which() {
         let mut bad = summary();
         bad.verdict = Verdict { missing: 3, surplus: 1, foreign: 2 };
-        bad.settled = Some(Reconciled { total: Some(12_374), stored: 12_371, complete: false });
+        bad.settled = Some(Reconciled { total: Some(12_374), stored: 12_371, complete: false, fruitful: false });
         assert!(!bad.is_proven());
         insta::assert_snapshot!(bad.account());
     }

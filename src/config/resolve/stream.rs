@@ -4,10 +4,11 @@
 use super::Reader;
 use super::account::DEFAULT;
 use crate::config::document::Place;
-use crate::config::raw::{RawConfig, RawFilterValue, RawStream};
+use crate::config::raw::{RawConfig, RawFilterValue, RawReread, RawStream};
 use crate::config::resolved::{Account, DialectChoice, Schedule, Start, Stream};
 use crate::core::duration::parse_duration;
 use crate::core::nearest::nearest;
+use crate::core::recheck::Reread;
 use crate::core::schedule::ScheduleError;
 use crate::core::time::{DAY, MINUTE, SECOND, UtcMillis};
 use crate::source::sparkpost::filter;
@@ -36,6 +37,11 @@ pub(super) fn streams(
             start: start(&typed.start, &place.key("start"), read),
             settle: read.duration(&typed.settle, &place.key("settle"), SECOND..=DAY),
             lookback: read.duration(&typed.lookback, &place.key("lookback"), 0..=RETENTION),
+            reread: match typed.reread {
+                RawReread::Twice => Reread::Twice,
+                RawReread::Daily => Reread::Daily,
+                RawReread::Never => Reread::Never,
+            },
             sinks: sinks(typed, raw, &place.key("sinks"), read),
             filter: filters(typed, &place.key("filter"), dialect, read),
         };
