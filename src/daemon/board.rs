@@ -49,6 +49,10 @@ pub struct StreamBoard {
     /// Start of the next tick, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_tick_at: Option<String>,
+    /// Milliseconds until the first event that is unread, or read and never proven, expires. The whole retention where
+    /// nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_slack_ms: Option<i64>,
     /// What keeps it from working, until a tick succeeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -5,9 +5,10 @@ use super::ask::Halt;
 use super::board::StreamBoard;
 use super::ingest::Ingest;
 use super::schedule::Timer;
+use crate::core::plan::RETENTION;
 use crate::core::retry::Backoff;
 use crate::core::schedule::Schedule;
-use crate::core::time::{HOUR, Millis, SECOND};
+use crate::core::time::{HOUR, Millis, SECOND, humane};
 use crate::source::SourceError;
 use crate::store::StoreError;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the work between two requests may take before the stream counts as stuck.
 const WORK_MAX: Millis = HOUR / 2;
+
+/// Less time than this until the first event is lost is worth a warning, and an error.
+const SLACK_WARNING: Millis = 48 * HOUR;
+const SLACK_ERROR: Millis = 24 * HOUR;
 
 /// One stream's task.
 pub struct StreamTask {
@@ -34,6 +39,7 @@ impl StreamTask {
     /// Ticks until stopped: at once, then by schedule. Fails only where the store cannot be trusted any more.
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut refusals = 0;
+        let mut slack = RETENTION;
         let outcome = loop {
             self.beat(WORK_MAX);
             self.note(|board| board.activity = "reading".into());
@@ -42,6 +48,7 @@ impl StreamTask {
                 Ok(pass) => {
                     refusals = 0;
                     self.note_success(pass.closed).await;
+                    slack = self.note_slack(slack).await;
                 }
                 Err(Halt::Stopped) => break Ok(()),
                 Err(Halt::Store(error)) if !error.is_pause() => break Err(error),
@@ -50,6 +57,7 @@ impl StreamTask {
                     let backoff = if is_refusal(&halt) { Backoff::REFUSED } else { Backoff::REQUEST };
                     let wait = backoff.wait(refusals, fastrand::f64(), None);
                     self.note_failure(&halt, wait);
+                    slack = self.note_slack(slack).await;
                     self.beat(wait);
                     if self.rest(wait).await.is_err() {
                         break Ok(());
@@ -115,6 +123,23 @@ impl StreamTask {
             board.error = Some(halt.to_string());
             board.hint = Some(hint);
         });
+    }
+
+    /// Shows how long it still takes until the first event is lost, and says so where that has become short since it was
+    /// `before`.
+    async fn note_slack(&self, before: Millis) -> Millis {
+        let Ok(Some(slack)) = self.ingest.retention_slack().await else { return before };
+        self.note(|board| board.retention_slack_ms = Some(slack));
+        let stream = &self.ingest.walker().asker.stream;
+        let left = humane(slack);
+        if slack < SLACK_ERROR && before >= SLACK_ERROR {
+            tracing::error!(stream = %stream, left, "events expire at the API within a day and are not captured, or not proven, yet");
+        } else if slack < SLACK_WARNING && before >= SLACK_WARNING {
+            tracing::warn!(stream = %stream, left, "events expire at the API within two days and are not captured, or not proven, yet");
+        } else if slack >= SLACK_WARNING && before < SLACK_WARNING {
+            tracing::info!(stream = %stream, left, "nothing is about to expire any more");
+        }
+        slack
     }
 
     async fn rest(&self, wait: Millis) -> Result<(), Halt> {
