@@ -1,6 +1,6 @@
 //! What a capture costs as a whole process: 200,000 events of about 1 KB in pages of 10,000, from a loopback API into an
 //! NDJSON file, durable. It exists to compare, in one run on one machine, with a bare Python loop and with curl over the
-//! same pages. Run: `cargo bench --bench capture` (python3 with `requests`, and curl, are compared where installed).
+//! same pages: once as bare bytes, and once compressed, which is how the real API sends them to whoever accepts it. Run: `cargo bench --bench capture` (python3 with `requests`, and curl, are compared where installed).
 
 #![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a panic is a broken benchmark")]
@@ -33,7 +33,7 @@ while url:
 
 const CURL: &str = r#"
 
-curl -s -H 'Authorization: simulated-key' -D /dev/null -o /dev/null $(cat "$2")
+curl -s $3 -H 'Authorization: simulated-key' -D /dev/null -o /dev/null $(cat "$2")
 "#;
 
 /// One run of a process.
@@ -45,13 +45,18 @@ struct Run {
 
 #[tokio::main]
 async fn main() {
+    compare(false).await;
+    compare(true).await;
+}
+
+/// Times everything against one API, which sends bare bytes or gzip that was packed before.
+async fn compare(gzip: bool) {
     let now = (TimeSource::system().wall)();
     let to = now.plus(-HOUR).floor(60_000);
     let window = Window::new(to.plus(-20 * HOUR), to).expect("twenty hours");
-    let api =
-        Simulator::start(Options::benchmark(window, EVENTS, BYTES_EACH, Dialect::Events), TimeSource::system().wall)
-            .await
-            .expect("a loopback port");
+    let options = Options::benchmark(window, EVENTS, BYTES_EACH, Dialect::Events);
+    let options = Options { gzip, keep_packed: true, ..options };
+    let api = Simulator::start(options, TimeSource::system().wall).await.expect("a loopback port");
     let dir = tempfile::tempdir_in(std::env::current_dir().unwrap()).unwrap();
     let first = format!(
         "{}/api/v1/events/message?from={}&to={}&per_page=10000&cursor=initial",
@@ -61,28 +66,17 @@ async fn main() {
     );
     let pages = page_urls(&api.url(), &first).await;
     std::fs::write(dir.path().join("pages"), pages.join(" ")).unwrap();
-    println!("{EVENTS} events in {} pages; median of {ROUNDS} runs, in turns", pages.len());
+    let form = if gzip { "gzip" } else { "as bare bytes" };
+    println!("{EVENTS} events in {} pages, {form}; median of {ROUNDS} runs, in turns", pages.len());
     println!("{:28} {:>9} {:>9} {:>12} {:>10}", "", "cpu s", "wall s", "cpu s/M", "peak MiB");
-    let mut rows: Vec<(String, Vec<Run>)> = Vec::new();
-    for round in 0..ROUNDS {
-        let mut commands = vec![
-            ("sparkspool raw".to_owned(), sparkspool(dir.path(), &api.url(), "raw", window, round)),
-            ("sparkspool normalized".to_owned(), sparkspool(dir.path(), &api.url(), "normalized", window, round)),
-        ];
-        if has("curl") {
-            commands.push(("curl to /dev/null".into(), script("sh", CURL, &[&first, &path(dir.path(), "pages")])));
-        }
-        if has("python3") {
-            commands.push((
-                "python requests, ndjson".into(),
-                script("python3", PYTHON, &[&first, &path(dir.path(), "py.ndjson")]),
-            ));
-        }
-        for (name, command) in commands {
+    let mut rows: Vec<(&str, Vec<Run>)> = Vec::new();
+    // The first round warms up: what is packed once is packed there.
+    for round in 0..=ROUNDS {
+        for (name, command) in commands(dir.path(), &api.url(), &first, window, round, gzip) {
             let run = tokio::task::spawn_blocking(move || measure(command)).await.unwrap();
             match rows.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, runs)) => runs.push(run),
-                None => rows.push((name, vec![run])),
+                None => rows.push((name, Vec::new())),
             }
         }
     }
@@ -98,6 +92,29 @@ async fn main() {
             f64::from(u32::try_from(peak).unwrap_or(u32::MAX)) / 1024.0
         );
     }
+}
+
+/// What is compared in one round.
+fn commands(
+    dir: &Path,
+    api: &str,
+    first: &str,
+    window: Window,
+    round: usize,
+    gzip: bool,
+) -> Vec<(&'static str, Command)> {
+    let mut commands = vec![
+        ("sparkspool raw", sparkspool(dir, api, "raw", window, round)),
+        ("sparkspool normalized", sparkspool(dir, api, "normalized", window, round)),
+    ];
+    if has("curl") {
+        let compressed = if gzip { "--compressed" } else { "" };
+        commands.push(("curl to /dev/null", script("sh", CURL, &[first, &path(dir, "pages"), compressed])));
+    }
+    if has("python3") {
+        commands.push(("python requests, ndjson", script("python3", PYTHON, &[first, &path(dir, "py.ndjson")])));
+    }
+    commands
 }
 
 /// The URLs of all pages, found by following the links once.

@@ -160,7 +160,12 @@ async fn play(
     let Response { status, headers, mut body, .. } = response;
     let mut fields = headers_of(&headers);
     if simulation.speaks_gzip() && accepts_gzip {
-        body = vec![packed(body).await?];
+        let whole = match simulation.packed(target) {
+            Some(kept) => kept,
+            None => packed(body).await?,
+        };
+        simulation.keep_packed(target, &whole);
+        body = vec![whole];
         fields.insert("content-encoding", HeaderValue::from_static("gzip"));
         if wire.truncated_gzip {
             simulation.count_fault(Fault::TruncatedGzip.name());

@@ -23,6 +23,8 @@ pub struct Options {
     pub faults: FaultPlan,
     /// Whether bodies are compressed for clients that accept it.
     pub gzip: bool,
+    /// Compresses each answer once and serves it again to the same question: right only where answers never change.
+    pub keep_packed: bool,
     /// Dialects whose rows are written before the first request.
     pub prerender: Vec<Dialect>,
     /// Requests remembered in the log; older ones are forgotten.
@@ -39,6 +41,7 @@ impl Options {
             behaviour: Behaviour::default(),
             faults: FaultPlan::none(),
             gzip: true,
+            keep_packed: false,
             prerender: Vec::new(),
             log_max: 65_536,
             port: 0,
@@ -130,6 +133,7 @@ pub struct Simulation {
     api: Api,
     faults: FaultPlan,
     gzip: bool,
+    packed: Option<Mutex<BTreeMap<String, Bytes>>>,
     log_max: usize,
     ledger: Mutex<Ledger>,
 }
@@ -139,7 +143,21 @@ impl Simulation {
     pub fn new(options: Options) -> Self {
         let api = Api::new(Population::generate(options.population), options.behaviour);
         options.prerender.iter().for_each(|dialect| api.prerender(*dialect));
-        Self { api, faults: options.faults, gzip: options.gzip, log_max: options.log_max, ledger: Mutex::default() }
+        let packed = options.keep_packed.then(Mutex::default);
+        let Options { faults, gzip, log_max, .. } = options;
+        Self { api, faults, gzip, packed, log_max, ledger: Mutex::default() }
+    }
+
+    /// The compressed answer to `target` that was kept.
+    pub(super) fn packed(&self, target: &str) -> Option<Bytes> {
+        self.packed.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner).get(target).cloned()
+    }
+
+    /// Keeps a compressed answer, where that is wanted.
+    pub(super) fn keep_packed(&self, target: &str, body: &Bytes) {
+        if let Some(kept) = &self.packed {
+            kept.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), body.clone());
+        }
     }
 
     /// The API itself: truth, rows, and answers that nothing disturbs.
