@@ -130,6 +130,7 @@ impl Engine {
             captured: self.captured.clone(),
             hours: Arc::default(),
             count_cap: Arc::new(u64::MAX.into()),
+            variations: Arc::default(),
         };
         if row.fingerprint_changed {
             self.adopt(&walker, fingerprint).await?;

@@ -11,7 +11,7 @@ use crate::core::window::Window;
 use crate::source::{Answer, Ask};
 use crate::store::{Closing, Committed, Handle, PageCommit, Shown, StoreError, StreamId};
 use std::collections::HashSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -30,7 +30,7 @@ const PAGES_SPARE: u64 = 200;
 /// Rows this far outside what was asked for are no matter of how an API reads the edges of a window.
 const ELSEWHERE_FROM: Millis = 2 * MINUTE;
 
-/// The page size changes by this fraction from one read of a window to the next.
+/// The page size changes by multiples of this fraction from one read of a window to the next, down to about half.
 const PAGE_VARIATION: u32 = 13;
 
 /// One stream's reader of windows.
@@ -50,6 +50,8 @@ pub struct Walker {
     pub hours: Arc<Mutex<Hours>>,
     /// The highest count that the API gives, where it was found out to stop counting there.
     pub count_cap: Arc<AtomicU64>,
+    /// Second and further reads so far.
+    pub variations: Arc<AtomicU32>,
 }
 
 /// How a walk ended.
@@ -242,7 +244,7 @@ impl Walker {
                 tour.rejects.truncate(rejects_before);
                 tour.twins.clone_from(&twins_before);
                 let page_size = self.asker.account.page_size();
-                let per_page = page_size - (page_size / PAGE_VARIATION) * (attempt - 1);
+                let per_page = if attempt == 1 { page_size } else { self.varied(page_size) };
                 let ask = Ask { window, part, per_page, with_margin: true };
                 match self.tour_part(&ask, tour, oversize).await {
                     Ok(Some(total)) => return Ok(Some(total)),
@@ -256,6 +258,12 @@ impl Walker {
         }
         self.asker.account.regrow_page();
         Ok(None)
+    }
+
+    /// Another page size than the ones before: what a certain size always skips, the next one shows.
+    fn varied(&self, page_size: u32) -> u32 {
+        let step = 1 + self.variations.fetch_add(1, Ordering::Relaxed) % (PAGE_VARIATION / 2);
+        page_size - page_size / PAGE_VARIATION * step
     }
 
     async fn tour_part(&self, ask: &Ask, tour: &mut Tour, oversize: Option<u64>) -> Result<Option<u64>, Halt> {

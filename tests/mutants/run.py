@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Shows that the tests have teeth: plants each deliberate mistake of mutants.toml and demands that a test fails.
+
+All mistakes are built into one copy of the tree, each behind a switch that the environment turns, so that there is one
+build and not one for each. Usage: run.py [--keep DIR] [NAME…]; needs python 3.11 and cargo."""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+
+HERE = pathlib.Path(__file__).resolve().parent
+TREE = HERE.parent.parent
+SWITCH = '''
+/// Which deliberate mistake is turned on.
+pub mod mutants {
+    /// Whether it is the one called `name`.
+    pub fn on(name: &str) -> bool {
+        static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+        CHOSEN.get_or_init(|| std::env::var("SPARKSPOOL_MUTANT").ok()).as_deref() == Some(name)
+    }
+}
+'''
+
+
+def plant(tree, mutants):
+    for mutant in mutants:
+        path = tree / mutant["file"]
+        text = path.read_text()
+        find = mutant["find"].strip("\n")
+        if text.count(find) != 1:
+            sys.exit(f"{mutant['name']}: its text stands {text.count(find)} times in {mutant['file']}, not once")
+        switch = f'if crate::mutants::on("{mutant["name"]}") {{ {mutant["replace"].strip()} }} else {{ {find} }}'
+        path.write_text(text.replace(find, mutant.get("before", "") + switch + mutant.get("after", "")))
+    lib = tree / "src/lib.rs"
+    lib.write_text(lib.read_text() + SWITCH)
+
+
+def build(tree, target):
+    command = ["cargo", "test", "--no-run", "--locked", "--message-format=json", "--lib", "--bins", "--test", "it"]
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(target), RUSTFLAGS=os.environ.get("RUSTFLAGS", "") + " -Awarnings")
+    built = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True)
+    if built.returncode:
+        sys.exit("the mistakes do not compile")
+    programs = {}
+    for line in built.stdout.splitlines():
+        artifact = json.loads(line)
+        if artifact.get("profile", {}).get("test") and artifact.get("executable"):
+            programs[artifact["target"]["name"]] = artifact["executable"]
+    return {"lib": programs["sparkspool"], "it": programs["it"]}
+
+
+def fails(tree, programs, tests, mutant):
+    """Whether one of `tests` ("lib NAME…" or "it NAME…") fails; None where a program could not be run to its end."""
+    environment = dict(os.environ, SPARKSPOOL_MUTANT=mutant, INSTA_UPDATE="no", RUST_BACKTRACE="0")
+    for test in tests:
+        kind, *names = test.split()
+        try:
+            ran = subprocess.run([programs[kind], *names], cwd=tree, env=environment, capture_output=True, text=True, timeout=300)
+        except subprocess.TimeoutExpired:
+            return "it never ends"
+        if " 0 passed; 0 failed" in ran.stdout:
+            sys.exit(f"{test}: there is no such test")
+        if ran.returncode:
+            failed = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("test ") and "FAILED" in line]
+            return failed[0] if failed else f"exit {ran.returncode}"
+    return None
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("names", nargs="*")
+    arguments.add_argument("--target", default=os.environ.get("CARGO_TARGET_DIR", str(TREE / "target")))
+    options = arguments.parse_args()
+    mutants = tomllib.loads((HERE / "mutants.toml").read_text())["mutant"]
+    chosen = [m for m in mutants if not options.names or m["name"] in options.names]
+    survivors = []
+    with tempfile.TemporaryDirectory() as scratch:
+        tree = pathlib.Path(scratch) / "sparkspool"
+        shutil.copytree(TREE, tree, ignore=shutil.ignore_patterns("target", ".git", "sparkspool-demo"))
+        plant(tree, mutants)
+        programs = build(tree, pathlib.Path(options.target) / "mutants")
+        tests = sorted({test for m in chosen for test in m["caught_by"]})
+        if found := fails(tree, programs, tests, "none"):
+            sys.exit(f"without a mistake {found} fails")
+        for mutant in chosen:
+            begun = time.monotonic()
+            caught = fails(tree, programs, mutant["caught_by"], mutant["name"])
+            print(f"{mutant['name']:34} {'caught by ' + caught if caught else 'SURVIVED'} ({time.monotonic() - begun:.0f} s)", flush=True)
+            if not caught:
+                survivors.append(mutant["name"])
+    if survivors:
+        sys.exit(f"{len(survivors)} of {len(chosen)} mistakes are not noticed: {', '.join(survivors)}")
+    print(f"all {len(chosen)} mistakes are noticed")
+
+
+main()
