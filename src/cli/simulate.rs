@@ -40,7 +40,7 @@ pub(super) struct Options {
     /// Mail until this time, or so long from now, as `2h`; future events appear in their time [default: 1d]
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
-    /// Mail with everything that makes capturing hard: very late, erased, without id, of unknown types
+    /// Mail with everything that makes capturing hard: very late, erased, changed, without id, of unknown types
     #[arg(long)]
     adverse_mail: bool,
     /// Which of the two APIs answer

@@ -259,10 +259,18 @@ impl Api {
         self.truth(window, filter, at).into_iter().map(key).collect()
     }
 
-    /// The row of an event of this population, byte for byte as `dialect` serves it.
+    /// The row of an event of this population with its first body, byte for byte as `dialect` serves it.
     pub fn row(&self, dialect: Dialect, event: &Event) -> Bytes {
-        let place = self.population.place_after(event.at, event.id).saturating_sub(1);
-        self.rows(dialect).row(&self.population, place)
+        self.rows(dialect).row(&self.population, self.place(event))
+    }
+
+    /// The row of an event of this population with the body that it has at `now`, byte for byte as `dialect` serves it.
+    pub fn row_at(&self, dialect: Dialect, event: &Event, now: UtcMillis) -> Bytes {
+        self.rows(dialect).row_at(&self.population, self.place(event), now)
+    }
+
+    fn place(&self, event: &Event) -> usize {
+        self.population.place_after(event.at, event.id).saturating_sub(1)
     }
 
     /// The answer to `request` at `now`, without faults.

@@ -56,12 +56,14 @@ struct Composer<'a> {
     api: &'a Api,
     search: &'a Search<'a>,
     around: &'a Circumstances<'a>,
+    /// The instant whose events and bodies the answering replica shows.
+    shown_at: UtcMillis,
     fired: Vec<&'static str>,
 }
 
 /// The body that answers `search`.
 pub(super) fn compose(api: &Api, search: &Search<'_>, around: &Circumstances<'_>) -> Composed {
-    let mut composer = Composer { api, search, around, fired: Vec::new() };
+    let mut composer = Composer { api, search, around, shown_at: around.now, fired: Vec::new() };
     let mut selection = composer.select();
     let total = composer.total(selection.total);
     // Before the rows are spoilt: a cursor stands behind the true last row, so what a copy replaces is lost to the walk.
@@ -84,10 +86,12 @@ impl Composer<'_> {
         let range = self.api.population().places(self.search.from, self.search.to);
         let replica = self.replica();
         let now = self.around.now.plus(-replica.lag);
+        self.shown_at = now;
         if let Some(name) = replica.name {
             let changed = |place: usize| {
                 let event = &self.api.population().events()[place];
-                event.is_visible(now) != event.is_visible(self.around.now)
+                let shows = |now| event.is_visible(now).then(|| event.is_changed(now));
+                shows(now) != shows(self.around.now)
             };
             if range.clone().any(changed) {
                 self.fired.push(name);
@@ -313,7 +317,7 @@ impl Composer<'_> {
             self.fired.push(Fault::EmptyPage.name());
         }
         let zone = self.search.zone.as_ref();
-        let written = self.api.rows(self.search.dialect).joined(self.api.population(), rows, zone);
+        let written = self.api.rows(self.search.dialect).joined(self.api.population(), rows, zone, self.shown_at);
         let total = total.map(|total| format!("\"total_count\":{total}"));
         let links = links.map(|links| format!("\"links\":{links}"));
         let join = |fields: [Option<String>; 2]| fields.into_iter().flatten().collect::<Vec<_>>().join(",");

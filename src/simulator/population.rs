@@ -1,4 +1,4 @@
-//! The events of a simulated account: generated once from a seed, sorted as the API shows them, never changed after.
+//! The events of a simulated account: generated once from a seed, sorted as the API shows them, with all that will befall them.
 //! It exists as the ground truth that tests and audits compare a capture with.
 
 use super::cast::{CAMPAIGNS, Rhythm};
@@ -47,6 +47,9 @@ pub struct PopulationOptions {
     pub reused_id_share: f64,
     /// Share of events that disappear again: the Data Privacy API erases recipients on request `[D]`.
     pub erased_share: f64,
+    /// Share of the events with an id whose body changes once after it became visible: one field has another value from
+    /// then on. Whether the vendor ever does that is not documented `[A]`.
+    pub changed_share: f64,
     /// Share of events that are visible before the time they carry: the vendor's clocks disagree `[A]`.
     pub future_share: f64,
     /// Share of optional fields that are missing.
@@ -70,6 +73,7 @@ impl PopulationOptions {
             uuid_share: 0.05,
             reused_id_share: 0.0,
             erased_share: 0.0,
+            changed_share: 0.0,
             future_share: 0.0,
             dropout_share: 0.02,
         }
@@ -86,6 +90,7 @@ impl PopulationOptions {
             uuid_share: 0.2,
             reused_id_share: 0.005,
             erased_share: 0.002,
+            changed_share: 0.01,
             future_share: 0.002,
             dropout_share: 0.1,
             ..Self::new(seed, window, size)
@@ -113,6 +118,8 @@ pub struct Event {
     pub visible_at: UtcMillis,
     /// When it was erased; `None` for most.
     pub erased_at: Option<UtcMillis>,
+    /// From when on it has its second body; `None` for most, and for events without an id: those become other events.
+    pub changed_at: Option<UtcMillis>,
     /// Its id.
     pub id: EventId,
     /// Its type.
@@ -127,6 +134,11 @@ impl Event {
     /// Whether the API shows it at `now`, retention apart.
     pub fn is_visible(&self, now: UtcMillis) -> bool {
         self.visible_at <= now && self.erased_at.is_none_or(|gone| now < gone)
+    }
+
+    /// Whether the API shows its second body at `now`.
+    pub fn is_changed(&self, now: UtcMillis) -> bool {
+        self.changed_at.is_some_and(|changed| changed <= now)
     }
 
     /// The order in which the API shows events, from the last to the first.
@@ -172,6 +184,9 @@ impl Population {
         self.events.partition_point(|event| event.rank() >= (at, id))
     }
 }
+
+/// Separates what decides about an event's change from everything else that is derived from its seed.
+const CHANGE: u64 = 0xC4A6;
 
 /// Generation under way.
 struct Birth<'a> {
@@ -235,9 +250,10 @@ impl<'a> Birth<'a> {
         let kind = if self.chance.hit(self.options.unknown_share) { Kind::Undocumented } else { step.kind };
         let row = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
         let id = self.name(kind, step, row, first);
-        let event = Event {
+        let mut event = Event {
             at: step.at,
             visible_at: self.visible_at(step.at),
+            changed_at: None,
             erased_at: self.chance.hit(self.options.erased_share).then(|| {
                 let after = self.chance.tail(MINUTE, 5 * DAY);
                 step.at.plus(after)
@@ -249,6 +265,7 @@ impl<'a> Birth<'a> {
             answer: step.answer,
             retries: step.retries,
         };
+        event.changed_at = self.changed_at(&event);
         self.events.push(event);
         if matches!(id, EventId::Nameless(_)) && self.chance.hit(self.options.twin_share) {
             let visible_at = self.visible_at(step.at);
@@ -278,6 +295,13 @@ impl<'a> Birth<'a> {
         let step = if self.chance.hit(0.1) { 1 } else { self.chance.below(1 << 33) + 1 };
         self.last_id += step;
         EventId::Decimal(self.last_id)
+    }
+
+    /// Hashed from the event instead of drawn, so that the share changes nothing else about a population.
+    fn changed_at(&self, event: &Event) -> Option<UtcMillis> {
+        let mut chance = Chance::new(hashed(event.seed, CHANGE));
+        let changes = chance.hit(self.options.changed_share) && !matches!(event.id, EventId::Nameless(_));
+        changes.then(|| event.visible_at.plus(chance.tail(MINUTE, 2 * DAY)))
     }
 
     fn visible_at(&mut self, at: UtcMillis) -> UtcMillis {
@@ -338,6 +362,8 @@ mod tests {
         assert!(count(&|e| e.visible_at.since(e.at) > HOUR) > 100, "late");
         assert!(count(&|e| e.visible_at < e.at) > 20, "ahead of their time");
         assert!(count(&|e| e.erased_at.is_some()) > 20, "erased");
+        assert!(count(&|e| e.changed_at.is_some_and(|changed| changed > e.visible_at)) > 200, "changed");
+        assert!(!events.iter().any(|e| e.changed_at.is_some() && matches!(e.id, EventId::Nameless(_))));
         assert!(count(&|e| e.kind == Kind::Undocumented) > 200, "undocumented");
         assert!(count(&|e| matches!(e.id, EventId::Nameless(_)) && e.kind != Kind::SmsStatus) > 200, "nameless");
         let mut by_id = BTreeMap::<_, BTreeSet<_>>::new();

@@ -19,6 +19,8 @@ pub(super) struct Style<'a> {
     pub(super) zone: Option<&'a TimeZone>,
     /// Pad to about this many bytes.
     pub(super) bytes_each: Option<u32>,
+    /// The second body of an event, in which one field has another value.
+    pub(super) changed: bool,
 }
 
 /// Appends the row of `view`.
@@ -156,7 +158,12 @@ impl Row<'_> {
         let kind = self.kind();
         self.object.maybe("rcpt_to", &view.recipient());
         if let Some(raw) = view.raw_recipient() {
-            self.optional("raw_rcpt_to", &raw);
+            if self.style.changed {
+                // No filter looks at this field, and every event with an id may have it.
+                self.object.text("raw_rcpt_to", &raw.to_uppercase());
+            } else {
+                self.optional("raw_rcpt_to", &raw);
+            }
         }
         if kind != Kind::OutOfBand && !kind.is_generation() && view.of_message(29, 40) == 0 {
             self.object.text("rcpt_type", if view.of_message(30, 2) == 0 { "cc" } else { "bcc" });

@@ -1,10 +1,12 @@
-//! The rows of one dialect as bytes, written once and then only pointed into: a page is a list of slices.
+//! The rows of one dialect as bytes, written once and then only pointed into: a page is a list of slices. Second bodies
+//! and other time zones are rare enough to be written when asked for.
 //! It exists so that serving ten megabytes costs no copy, and the simulator never slows the program it measures.
 
 use super::kind::Dialect;
-use super::population::Population;
+use super::population::{Event, Population};
 use super::render::{Style, write_event};
 use super::view::View;
+use crate::core::time::UtcMillis;
 use bytes::Bytes;
 use jiff::tz::TimeZone;
 use std::sync::OnceLock;
@@ -54,44 +56,73 @@ impl Rows {
                 if !ends.is_empty() {
                     bytes.push(b',');
                 }
-                let style = Style { dialect: self.dialect, zone: None, bytes_each: population.options.bytes_each };
-                write_event(&View::of(population, event), style, &mut bytes);
+                self.write(population, event, None, false, &mut bytes);
                 ends.push(bytes.len());
             }
             Block { bytes: Bytes::from(bytes), ends }
         })
     }
 
-    /// The row at `place`.
+    fn write(&self, population: &Population, event: &Event, zone: Option<&TimeZone>, changed: bool, out: &mut Vec<u8>) {
+        let bytes_each = population.options.bytes_each;
+        write_event(&View::of(population, event), Style { dialect: self.dialect, zone, bytes_each, changed }, out);
+    }
+
+    /// The row at `place` with its first body.
     pub(super) fn row(&self, population: &Population, place: usize) -> Bytes {
         self.block(place / BLOCK, population).slice(place % BLOCK, place % BLOCK)
     }
 
-    /// The rows at `places`, joined with commas, in as few slices as their order allows.
-    pub(super) fn joined(&self, population: &Population, places: &[usize], zone: Option<&TimeZone>) -> Vec<Bytes> {
-        if let Some(zone) = zone {
-            return vec![self.rewritten(population, places, zone)];
+    /// The row at `place` with the body that it has at `now`.
+    pub(super) fn row_at(&self, population: &Population, place: usize, now: UtcMillis) -> Bytes {
+        let event = &population.events()[place];
+        if !event.is_changed(now) {
+            return self.row(population, place);
         }
+        let mut bytes = Vec::new();
+        self.write(population, event, None, true, &mut bytes);
+        Bytes::from(bytes)
+    }
+
+    /// The rows at `places` with the bodies that they have at `now`, joined with commas, in as few slices as their order
+    /// allows.
+    pub(super) fn joined(
+        &self,
+        population: &Population,
+        places: &[usize],
+        zone: Option<&TimeZone>,
+        now: UtcMillis,
+    ) -> Vec<Bytes> {
+        if let Some(zone) = zone {
+            return vec![self.rewritten(population, places, zone, now)];
+        }
+        let any_changes = population.options.changed_share > 0.0;
+        let is_changed = |place: usize| any_changes && population.events()[place].is_changed(now);
+        let continues = |a: usize, b: usize| b == a + 1 && a / BLOCK == b / BLOCK && !is_changed(a) && !is_changed(b);
         let mut slices: Vec<Bytes> = Vec::with_capacity(places.len() / BLOCK * 2 + 2);
-        for run in places.chunk_by(|a, b| *b == a + 1 && a / BLOCK == b / BLOCK) {
+        for run in places.chunk_by(|a, b| continues(*a, *b)) {
             if !slices.is_empty() {
                 slices.push(Bytes::from_static(b","));
             }
-            let block = self.block(run[0] / BLOCK, population);
-            slices.push(block.slice(run[0] % BLOCK, run[run.len() - 1] % BLOCK));
+            slices.push(if is_changed(run[0]) {
+                self.row_at(population, run[0], now)
+            } else {
+                let block = self.block(run[0] / BLOCK, population);
+                block.slice(run[0] % BLOCK, run[run.len() - 1] % BLOCK)
+            });
         }
         slices
     }
 
     /// In another time zone rows read differently, so they are written anew.
-    fn rewritten(&self, population: &Population, places: &[usize], zone: &TimeZone) -> Bytes {
+    fn rewritten(&self, population: &Population, places: &[usize], zone: &TimeZone, now: UtcMillis) -> Bytes {
         let mut bytes = Vec::new();
         for place in places {
             if !bytes.is_empty() {
                 bytes.push(b',');
             }
-            let style = Style { dialect: self.dialect, zone: Some(zone), bytes_each: population.options.bytes_each };
-            write_event(&View::of(population, &population.events()[*place]), style, &mut bytes);
+            let event = &population.events()[*place];
+            self.write(population, event, Some(zone), event.is_changed(now), &mut bytes);
         }
         Bytes::from(bytes)
     }
@@ -103,7 +134,6 @@ mod tests {
     use super::super::kind::Kind;
     use super::super::population::{PopulationOptions, Size};
     use super::*;
-    use crate::core::time::UtcMillis;
     use crate::core::window::Window;
     use serde_json::Value;
 
@@ -199,12 +229,39 @@ mod tests {
         let places: Vec<usize> = (0..population.events().len())
             .filter(|place| falls(super::super::chance::mix(*place as u64), 0.8))
             .collect();
-        let joined = rows.joined(&population, &places, None).concat();
-        let single: Vec<_> = places.iter().map(|place| rows.row(&population, *place)).collect();
-        assert_eq!(joined, single.join(&b","[..]));
+        let (never, end) = (UtcMillis::from_millis(i64::MIN), UtcMillis::from_millis(i64::MAX));
+        for now in [never, UtcMillis::from_secs(1_780_300_000), end] {
+            let joined = rows.joined(&population, &places, None, now).concat();
+            let single: Vec<_> = places.iter().map(|place| rows.row_at(&population, *place, now)).collect();
+            assert_eq!(joined, single.join(&b","[..]));
+            let utc = rows.joined(&population, &places, Some(&TimeZone::UTC), now).concat();
+            assert_eq!(utc, joined);
+        }
         let all: Vec<usize> = (0..population.events().len()).collect();
-        assert!(rows.joined(&population, &all, None).len() <= 2 * population.events().len().div_ceil(BLOCK));
-        let utc = rows.joined(&population, &places, Some(&TimeZone::UTC)).concat();
-        assert_eq!(utc, joined);
+        assert!(rows.joined(&population, &all, None, never).len() <= 2 * population.events().len().div_ceil(BLOCK));
+    }
+
+    #[test]
+    fn a_changed_body_differs_in_one_field_and_not_in_what_identifies() {
+        let population = population(|options| options.changed_share = 0.5);
+        for dialect in [Dialect::MessageEvents, Dialect::Events] {
+            let rows = Rows::new(dialect, &population);
+            let mut changes = 0;
+            for (place, event) in population.events().iter().enumerate() {
+                let Some(changed_at) = event.changed_at else { continue };
+                let before = rows.row_at(&population, place, changed_at.plus(-1));
+                assert_eq!(before, rows.row(&population, place));
+                let before: Value = serde_json::from_slice(&before).unwrap();
+                let mut after: Value = serde_json::from_slice(&rows.row_at(&population, place, changed_at)).unwrap();
+                assert_ne!(before, after);
+                match before.get("raw_rcpt_to") {
+                    Some(first) => after["raw_rcpt_to"] = first.clone(),
+                    None => drop(after.as_object_mut().unwrap().remove("raw_rcpt_to")),
+                }
+                assert_eq!(before, after);
+                changes += 1;
+            }
+            assert!(changes > 1_000, "{changes}");
+        }
     }
 }

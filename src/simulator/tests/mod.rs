@@ -74,7 +74,7 @@ fn truth(
 ) -> Vec<Value> {
     let filter = Filter::new(dialect, params).unwrap();
     let events = simulation.api().truth(window, &filter, at);
-    events.iter().map(|event| serde_json::from_slice(&simulation.api().row(dialect, event)).unwrap()).collect()
+    events.iter().map(|event| serde_json::from_slice(&simulation.api().row_at(dialect, event, at)).unwrap()).collect()
 }
 
 fn both() -> [(Dialect, &'static str); 2] {

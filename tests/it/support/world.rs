@@ -114,7 +114,7 @@ impl World {
         let now = (TimeSource::system().wall)();
         let mut rows = BTreeMap::new();
         for event in simulation.api().truth(self.window, &Filter::default(), now) {
-            let row = String::from_utf8(simulation.api().row(dialect, event).to_vec()).unwrap();
+            let row = String::from_utf8(simulation.api().row_at(dialect, event, now).to_vec()).unwrap();
             *rows.entry(row).or_default() += 1;
         }
         rows
