@@ -23,8 +23,13 @@ fn main() {
     ];
     for (kind, raw) in [("delivery", DELIVERY), ("click", CLICK)] {
         for (name, format) in formats {
-            let event =
-                StoredEvent { raw, stream: &stream, observed_at: UtcMillis::from_secs(1_794_500_000), late: false };
+            let event = StoredEvent {
+                raw,
+                stream: &stream,
+                observed_at: UtcMillis::from_secs(1_794_500_000),
+                late: false,
+                revision: false,
+            };
             let ns = best_of(9, 20_000, &event, format);
             println!(
                 "{kind:9} {:5} B  {name:17} {ns:8.0} ns/event {:8.0} MB/s",

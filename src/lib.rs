@@ -32,7 +32,8 @@
 //!
 //! 1. Nothing in [`core`] can fail for a reason outside its arguments.
 //! 2. A window counts as read only in, or after, the transaction that stored its last row.
-//! 3. An event enters the spool once, in the transaction that records its key in the day book.
+//! 3. An event enters the spool once, in the transaction that records its key in the day book; and again, marked, only
+//!    when the API shows it with another body, at most three times.
 //! 4. A position moves only after an ack, a dead letter, or an operator.
 //! 5. Every second since a stream's start is read, or named in a gap, or still ahead.
 //! 6. No queue, page, batch, wait or retry interval is unbounded.

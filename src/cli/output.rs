@@ -69,6 +69,7 @@ pub(super) fn work(tally: &Tally, elapsed: Millis) -> String {
     let extra = [
         (tally.duplicates.get(), "known already"),
         (tally.late.get(), "late"),
+        (tally.revisions.get(), "revised"),
         (tally.rejects.get(), "set aside as no event"),
     ];
     parts.extend(extra.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))));

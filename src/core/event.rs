@@ -154,10 +154,12 @@ pub struct StoredEvent<'a> {
     pub raw: &'a str,
     /// The stream it was captured for.
     pub stream: &'a StreamName,
-    /// When the store first recorded it (API clock).
+    /// When the store first recorded it with this body (API clock).
     pub observed_at: UtcMillis,
-    /// Whether it appeared after the minute it belongs to had already been read.
+    /// Whether it appeared after the minute it belongs to had already been read; never with `revision`.
     pub late: bool,
+    /// Whether it is another body of an event that was handed over before.
+    pub revision: bool,
 }
 
 #[cfg(test)]

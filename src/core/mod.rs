@@ -1,6 +1,7 @@
 //! The pure floor: what windows, events, batches and retries mean, with no I/O, no clock and no async.
 //! Everything here can be proven by a property test, because nothing here can fail for a reason outside its arguments.
 
+pub mod body;
 pub mod bounce;
 pub mod catalogue;
 pub mod duration;

@@ -1,6 +1,7 @@
 //! One response of an API, taken apart: where each event lies in the body, what it is, and how to go on.
 //! It exists so that a page's bytes are read once and then only pointed into, never copied row by row.
 
+use super::body::BodySum;
 use super::event::EventKey;
 use super::time::UtcMillis;
 use bytes::Bytes;
@@ -41,6 +42,8 @@ pub struct Row {
     pub len: u32,
     /// Its identity.
     pub key: EventKey,
+    /// The sum of its body; unknown for a row without an id, whose body is its identity.
+    pub body: BodySum,
     /// When it happened, by its own word.
     pub at: UtcMillis,
 }

@@ -165,7 +165,13 @@ impl Forwarder {
         let first = if open.position.seq == segment.seq() { open.position.index } else { 0 };
         let all: Vec<StoredEvent<'_>> = segment
             .events_from(first)
-            .map(|event| StoredEvent { raw: event.raw, stream, observed_at: segment.observed_at(), late: event.late })
+            .map(|event| StoredEvent {
+                raw: event.raw,
+                stream,
+                observed_at: segment.observed_at(),
+                late: event.late,
+                revision: event.revised,
+            })
             .collect();
         let mut done = 0;
         let mut limit = BATCH_EVENTS_MAX;

@@ -38,6 +38,8 @@ pub struct Tally {
     pub duplicates: Counter,
     /// Events that appeared after their minute had been read.
     pub late: Counter,
+    /// Events that the API showed again with another body.
+    pub revisions: Counter,
     /// Rows set aside as no event.
     pub rejects: Counter,
     /// Windows closed with equal counts.

@@ -326,7 +326,12 @@ impl Walker {
         tally.captured.add(committed.new_events);
         tally.duplicates.add(committed.duplicates);
         tally.late.add(committed.late_events);
+        tally.revisions.add(committed.revisions);
         tally.rejects.add(committed.rejects_new);
+        if committed.unsteady > 0 {
+            tracing::warn!(stream = %self.asker.stream, events = committed.unsteady,
+                "the API shows events with other bodies again and again: they were forwarded as often as an event is");
+        }
         if committed.seq.is_some() {
             self.captured.send_modify(|count| *count += 1);
         }

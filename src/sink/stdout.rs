@@ -144,7 +144,13 @@ mod tests {
 
     async fn write(sink: &mut StreamSink, raws: &[&str]) -> Result<Receipt, Refusal> {
         let stream = StreamName::new("all").unwrap();
-        let event = |raw| StoredEvent { raw, stream: &stream, observed_at: UtcMillis::from_secs(0), late: false };
+        let event = |raw| StoredEvent {
+            raw,
+            stream: &stream,
+            observed_at: UtcMillis::from_secs(0),
+            late: false,
+            revision: false,
+        };
         let batch = Batch { key: "k".to_owned(), events: raws.iter().copied().map(event).collect() };
         sink.write(&batch).await
     }

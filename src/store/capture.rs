@@ -1,10 +1,11 @@
-//! Committing a page: what is new goes into the day book and the spool, what is no event to the dead letters, and
-//! what was read into the coverage, all in one transaction. It exists because that "all in one" is the promise.
+//! Committing a page: what is new or revised goes into the day book and the spool, what is no event to the dead letters,
+//! and what was read into the coverage, all in one transaction. It exists because that "all in one" is the promise.
 
 use super::columns::StreamId;
+use super::daybook::Found;
 use super::error::StoreError;
 use super::progress::{self, Closing};
-use super::segment::Label;
+use super::segment::{Label, Mark};
 use super::{Desk, Store, spool};
 use crate::core::page::{Page, Row};
 use crate::core::time::UtcMillis;
@@ -29,23 +30,29 @@ pub struct PageCommit<'a> {
 pub struct Committed {
     /// Rows that were captured now.
     pub new_events: u64,
-    /// Rows that were known, or twice in the page.
+    /// Rows that were known as they are, or twice in the page.
     pub duplicates: u64,
+    /// Rows that were known with another body: in the spool once more, and never late.
+    pub revisions: u64,
+    /// Those of `duplicates` whose body differs as well, but that have had as many revisions as an event may have
+    /// ([`BodySum::REVISIONS_MAX`](crate::core::body::BodySum::REVISIONS_MAX)).
+    pub unsteady: u64,
     /// Those of `new_events` whose instant had been read before.
     pub late_events: u64,
     /// Rejects that were not known.
     pub rejects_new: u64,
-    /// The segment that holds the new events; `None` where there are none.
+    /// The segment that holds new events and revisions; `None` where there are neither.
     pub seq: Option<u64>,
     /// The earliest and the latest instant of the new events.
     pub new_span: Option<(UtcMillis, UtcMillis)>,
 }
 
 impl Store {
-    /// Captures what is new of a page, and closes its window where it has one. When this returns `Ok`, both are on
-    /// disk; otherwise neither is, and committing the page again is right.
+    /// Captures what is new or revised of a page, and closes its window where it has one. When this returns `Ok`, both
+    /// are on disk; otherwise neither is, and committing the page again is right.
     ///
-    /// A page that brings nothing new and closes nothing writes nothing.
+    /// A page that brings nothing new and closes nothing writes nothing, unless the day book did not know its bodies or
+    /// knew them from another dialect.
     pub fn commit_page(&mut self, commit: &PageCommit<'_>) -> Result<Committed, StoreError> {
         let before = self.progress_mut(commit.stream)?.coverage.clone();
         let (committed, coverage) = self.transact(|tx, desk| {
@@ -70,26 +77,36 @@ fn capture(
     coverage: &Coverage,
 ) -> Result<Committed, StoreError> {
     let PageCommit { stream, page, observed_at, .. } = *commit;
-    let new_events = desk.day_book.record(tx, stream, &page.rows, observed_at)?;
+    let recorded = desk.day_book.record(tx, stream, &page.rows, observed_at)?;
+    let captured = recorded.new_events + recorded.revisions;
     let mut committed = Committed {
-        new_events,
-        duplicates: page.rows.len() as u64 - new_events,
+        new_events: recorded.new_events,
+        revisions: recorded.revisions,
+        unsteady: recorded.unsteady,
+        duplicates: page.rows.len() as u64 - captured,
         rejects_new: bury_rejects(tx, commit)?,
         ..Committed::default()
     };
-    let is_new = &desk.day_book.is_new;
-    let new_rows = page.rows.iter().zip(is_new).filter(|(_, is_new)| **is_new).map(|(row, _)| row);
-    let times = || new_rows.clone().map(|row| row.at);
-    let Some((first_at, last_at)) = times().min().zip(times().max()) else { return Ok(committed) };
-    refuse_unreadable(page, new_rows.clone())?;
-    let with_lateness = new_rows.map(|row| (page.raw(row), holds(coverage, row.at)));
-    let (raw_bytes, late_events) = desk.packer.pack(with_lateness)?;
-    let label = Label { stream, observed_at, first_at, last_at, events: new_events, raw_bytes };
+    let rows = || page.rows.iter().zip(&desk.day_book.found).filter(|(_, found)| **found != Found::Known);
+    let Some((first_at, last_at)) = span(rows().map(|(row, _)| row)) else { return Ok(committed) };
+    committed.new_span = span(rows().filter(|(_, found)| **found == Found::New).map(|(row, _)| row));
+    refuse_unreadable(page, rows().map(|(row, _)| row))?;
+    let marked = rows().map(|(row, found)| {
+        let revised = *found == Found::Revised;
+        (page.raw(row), Mark { revised, late: !revised && holds(coverage, row.at) })
+    });
+    let (raw_bytes, late_events) = desk.packer.pack(marked)?;
+    let label = Label { stream, observed_at, first_at, last_at, events: captured, raw_bytes };
     committed.seq = Some(spool::append(tx, &label, &desk.packer)?);
     committed.late_events = late_events;
-    committed.new_span = Some((first_at, last_at));
-    progress::count_captured(tx, stream, new_events, late_events)?;
+    progress::count_captured(tx, stream, &committed)?;
     Ok(committed)
+}
+
+/// The earliest and the latest instant of `rows`.
+fn span<'a>(rows: impl Iterator<Item = &'a Row> + Clone) -> Option<(UtcMillis, UtcMillis)> {
+    let times = rows.map(|row| row.at);
+    times.clone().min().zip(times.max())
 }
 
 /// Refuses rows that could be stored but never read back: a segment is text. Pages promise that there are none.

@@ -1,9 +1,15 @@
-//! The day book: for each stream and event-minute, the set of keys captured, packed and sorted.
-//! It exists so that an event enters the spool once however often it is read, and so that counts can be audited.
+//! The day book: for each stream and event-minute, the set of keys captured, packed and sorted, with the sums of the
+//! bodies behind them. It exists so that an event enters the spool once however often it is read, and once more only for
+//! another body; and so that counts can be audited.
+//!
+//! What makes two rows one event is key and minute: an id that comes back in another minute is another event, and in
+//! the same minute, also at another second of it, a revision where the body differs. An event without an id has no
+//! revisions: its body is its key.
 
 use super::columns::{Count, StreamId, count_at};
 use super::error::StoreError;
 use super::{Reader, Store};
+use crate::core::body::{BodySum, Meeting};
 use crate::core::event::EventKey;
 use crate::core::page::Row;
 use crate::core::time::{MINUTE, UtcMillis};
@@ -14,6 +20,8 @@ use rusqlite::{CachedStatement, Connection, Transaction};
 type Decimal = [u8; 10];
 /// A digest key.
 type Digest = [u8; 16];
+/// A sum of a body, big-endian.
+type Sum = [u8; 4];
 
 /// Buffers that live from page to page, so that recording one allocates nothing.
 #[derive(Debug, Default)]
@@ -21,8 +29,47 @@ pub(super) struct Scratch {
     entries: Vec<Entry>,
     decimals: Vec<u8>,
     digests: Vec<u8>,
-    /// For each row of the page recorded last: whether it was new.
-    pub(super) is_new: Vec<bool>,
+    bodies: Vec<u8>,
+    /// What became of each row of the page that was recorded last.
+    pub(super) found: Vec<Found>,
+}
+
+/// What the day book says about a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Held as it is, or nothing that has to be captured.
+    #[default]
+    Known,
+    /// Not held so far.
+    New,
+    /// Held with another body.
+    Revised,
+}
+
+/// What a page did to the day book.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Recorded {
+    /// Keys that were not held.
+    pub(super) new_events: u64,
+    /// Rows whose body differs from the one that was held.
+    pub(super) revisions: u64,
+    /// Rows whose body differs, of events that have had as many revisions as they may have.
+    pub(super) unsteady: u64,
+    /// Sums that are held now and were not, or in another dialect only.
+    learnt: u64,
+}
+
+impl Recorded {
+    fn add(&mut self, other: Self) {
+        self.new_events += other.new_events;
+        self.revisions += other.revisions;
+        self.unsteady += other.unsteady;
+        self.learnt += other.learnt;
+    }
+
+    fn is_change(&self) -> bool {
+        self.new_events + self.revisions + self.learnt > 0
+    }
 }
 
 /// One row of a page on its way into the day book. The order of the fields is the order of sorting.
@@ -31,33 +78,35 @@ struct Entry {
     minute: i64,
     key: EventKey,
     row: u32,
+    body: BodySum,
 }
 
 impl Scratch {
-    /// Records `rows` and returns how many were new; which ones is then in [`Scratch::is_new`]. Of several rows with
-    /// one key and minute the first is the new one. Loads only the minutes the rows belong to, and writes only those
-    /// that gained a key.
+    /// Records `rows` one after the other; what became of each is then in [`Scratch::found`]. Of several rows with one
+    /// key and minute the first is the new one, and each is compared with the one before it. Loads only the minutes the
+    /// rows belong to, and writes only those that changed.
     pub(super) fn record(
         &mut self,
         tx: &Transaction<'_>,
         stream: StreamId,
         rows: &[Row],
         touched_at: UtcMillis,
-    ) -> Result<u64, StoreError> {
-        self.is_new.clear();
-        self.is_new.resize(rows.len(), false);
+    ) -> Result<Recorded, StoreError> {
+        self.found.clear();
+        self.found.resize(rows.len(), Found::Known);
         self.entries.clear();
-        self.entries.extend((0..).zip(rows).map(|(row, r)| Entry { minute: minute_of(r.at), key: r.key, row }));
+        let entry = |(row, r): (u32, &Row)| Entry { minute: minute_of(r.at), key: r.key, row, body: r.body };
+        self.entries.extend((0..).zip(rows).map(entry));
         self.entries.sort_unstable();
         let mut minutes = Minutes::of(tx, stream, touched_at)?;
-        let mut new_events = 0;
+        let mut recorded = Recorded::default();
         let mut first = 0;
         while let Some(minute) = self.entries.get(first).map(|entry| entry.minute) {
             let behind = first + self.entries[first..].partition_point(|entry| entry.minute == minute);
-            new_events += self.record_minute(&mut minutes, minute, first..behind)?;
+            recorded.add(self.record_minute(&mut minutes, minute, first..behind)?);
             first = behind;
         }
-        Ok(new_events)
+        Ok(recorded)
     }
 
     fn record_minute(
@@ -65,28 +114,29 @@ impl Scratch {
         minutes: &mut Minutes<'_>,
         minute: i64,
         range: std::ops::Range<usize>,
-    ) -> Result<u64, StoreError> {
-        let Self { entries, decimals, digests, is_new } = self;
+    ) -> Result<Recorded, StoreError> {
+        let Self { entries, decimals, digests, bodies, found } = self;
         let entries = &entries[range];
         // Decimals sort before digests.
         let split = entries.partition_point(|entry| matches!(entry.key, EventKey::Decimal { .. }));
-        let decimal_keys = entries[..split].iter().map(|entry| (packed_decimal(entry.key), entry.row));
-        let digest_keys = entries[split..].iter().map(|entry| (packed_digest(entry.key), entry.row));
+        let decimal_keys = entries[..split].iter().map(|entry| (packed_decimal(entry.key), entry));
+        let digest_keys = entries[split..].iter().map(|entry| (packed_digest(entry.key), entry));
 
         let mut held = minutes.load.query((minutes.stream, minute))?;
         let (held_decimals, held_digests) = match held.next()? {
-            Some(row) => (blob(row, 0, minute)?, blob(row, 1, minute)?),
-            None => (&[][..], &[][..]),
+            Some(row) => shelves(row, minute)?,
+            None => (Shelf::EMPTY, Shelf::EMPTY),
         };
-        let new_events =
-            merge(held_decimals, decimal_keys, decimals, is_new) + merge(held_digests, digest_keys, digests, is_new);
+        bodies.clear();
+        let mut recorded = merge(held_decimals, decimal_keys, decimals, bodies, found);
+        recorded.add(merge(held_digests, digest_keys, digests, bodies, found));
         drop(held);
-        if new_events > 0 {
-            let count = decimals.len() / size_of::<Decimal>() + digests.len() / size_of::<Digest>();
-            let row = (minutes.stream, minute, Count(count as u64), minutes.touched_at, &**decimals, &**digests);
-            minutes.save.execute(row)?;
+        if recorded.is_change() {
+            let count = Count((bodies.len() / size_of::<Sum>()) as u64);
+            let keys = (&**decimals, &**digests);
+            minutes.save.execute((minutes.stream, minute, count, minutes.touched_at, keys.0, keys.1, &**bodies))?;
         }
-        Ok(new_events)
+        Ok(recorded)
     }
 }
 
@@ -100,11 +150,12 @@ struct Minutes<'tx> {
 
 impl<'tx> Minutes<'tx> {
     fn of(tx: &'tx Transaction<'_>, stream: StreamId, touched_at: UtcMillis) -> Result<Self, StoreError> {
-        let load = tx.prepare_cached("SELECT decimals, digests FROM minute WHERE stream = ?1 AND minute = ?2")?;
+        let load =
+            tx.prepare_cached("SELECT decimals, digests, bodies FROM minute WHERE stream = ?1 AND minute = ?2")?;
         let save = tx.prepare_cached(
-            "INSERT INTO minute (stream, minute, count, touched_at, decimals, digests)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (stream, minute) DO UPDATE
-             SET count = ?3, touched_at = max(touched_at, ?4), decimals = ?5, digests = ?6",
+            "INSERT INTO minute (stream, minute, count, touched_at, decimals, digests, bodies)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (stream, minute) DO UPDATE
+             SET count = ?3, touched_at = max(touched_at, ?4), decimals = ?5, digests = ?6, bodies = ?7",
         )?;
         Ok(Self { stream, touched_at, load, save })
     }
@@ -131,7 +182,46 @@ fn packed_digest(key: EventKey) -> Digest {
     }
 }
 
-/// The packed keys in column `index`, or damage where they do not come out even.
+/// Keys that are held, sorted, and the sums of the bodies behind them: as many, or none where version 1 wrote the minute.
+#[derive(Clone, Copy)]
+struct Shelf<'row, const N: usize> {
+    keys: &'row [[u8; N]],
+    bodies: &'row [Sum],
+}
+
+impl<const N: usize> Shelf<'_, N> {
+    const EMPTY: Self = Self { keys: &[], bodies: &[] };
+
+    /// Moves the first `count` keys and their sums to the ends of `keys` and `bodies`.
+    fn hand_over(&mut self, count: usize, keys: &mut Vec<u8>, bodies: &mut Vec<u8>) {
+        let (taken, rest) = self.keys.split_at(count);
+        keys.extend_from_slice(taken.as_flattened());
+        self.keys = rest;
+        match self.bodies.split_at_checked(count) {
+            Some((taken, rest)) => {
+                bodies.extend_from_slice(taken.as_flattened());
+                self.bodies = rest;
+            }
+            None => bodies.resize(bodies.len() + count * size_of::<Sum>(), 0),
+        }
+    }
+}
+
+/// The keys of a minute with their sums, or damage where they do not come out even.
+fn shelves<'row>(row: &'row rusqlite::Row<'_>, minute: i64) -> Result<(Shelf<'row, 10>, Shelf<'row, 16>), StoreError> {
+    let (decimals, digests, bodies) = (blob(row, 0, minute)?, blob(row, 1, minute)?, blob(row, 2, minute)?);
+    if bodies.is_empty() {
+        return Ok((Shelf { keys: decimals, bodies }, Shelf { keys: digests, bodies }));
+    }
+    match bodies.split_at_checked(decimals.len()) {
+        Some((of_decimals, of_digests)) if of_digests.len() == digests.len() => {
+            Ok((Shelf { keys: decimals, bodies: of_decimals }, Shelf { keys: digests, bodies: of_digests }))
+        }
+        _ => Err(StoreError::corrupt(format!("the day book of minute {minute} has not one body for each key"))),
+    }
+}
+
+/// The fixed-length pieces in column `index`, or damage where they do not come out even.
 fn blob<'row, const N: usize>(
     row: &'row rusqlite::Row<'_>,
     index: usize,
@@ -139,44 +229,57 @@ fn blob<'row, const N: usize>(
 ) -> Result<&'row [[u8; N]], StoreError> {
     let bytes = row.get_ref(index)?.as_blob().unwrap_or(&[0]);
     match bytes.as_chunks() {
-        (keys, []) => Ok(keys),
+        (pieces, []) => Ok(pieces),
         _ => Err(StoreError::corrupt(format!("the day book of minute {minute} holds half a key"))),
     }
 }
 
-/// Writes the union of `held` and `keys`, both sorted, to `union`, marks the rows of keys that were not held, and
-/// returns how many those are. Of equal keys only the first counts.
-fn merge<const N: usize>(
-    held: &[[u8; N]],
-    keys: impl Iterator<Item = ([u8; N], u32)>,
-    union: &mut Vec<u8>,
-    is_new: &mut [bool],
-) -> u64 {
-    union.clear();
-    let mut rest = held;
+/// Writes the union of `held` and `entries`, both sorted, to `keys`, appends the sums of all of them to `bodies`, and
+/// notes in `found` what became of each row.
+fn merge<'e, const N: usize>(
+    mut held: Shelf<'_, N>,
+    entries: impl Iterator<Item = ([u8; N], &'e Entry)>,
+    keys: &mut Vec<u8>,
+    bodies: &mut Vec<u8>,
+    found: &mut [Found],
+) -> Recorded {
+    keys.clear();
+    let mut recorded = Recorded::default();
     let mut before = None;
-    let mut new_keys = 0;
-    for (key, row) in keys {
-        if before == Some(key) {
-            continue;
-        }
-        before = Some(key);
-        let smaller = match rest.binary_search(&key) {
-            Ok(at) => at,
-            Err(at) => {
-                union.extend_from_slice(rest[..at].as_flattened());
-                rest = &rest[at..];
-                union.extend_from_slice(&key);
-                is_new[row as usize] = true;
-                new_keys += 1;
-                continue;
+    for (key, entry) in entries {
+        let place = &mut found[entry.row as usize];
+        if before != Some(key) {
+            before = Some(key);
+            match held.keys.binary_search(&key) {
+                Ok(at) => held.hand_over(at + 1, keys, bodies),
+                Err(at) => {
+                    held.hand_over(at, keys, bodies);
+                    keys.extend_from_slice(&key);
+                    bodies.extend_from_slice(&entry.body.to_bits().to_be_bytes());
+                    *place = Found::New;
+                    recorded.new_events += 1;
+                    continue;
+                }
             }
-        };
-        union.extend_from_slice(rest[..=smaller].as_flattened());
-        rest = &rest[smaller + 1..];
+        }
+        // The sum of the key that was written last, which is this one.
+        let Some(sum) = bodies.last_chunk_mut::<{ size_of::<Sum>() }>() else { continue };
+        match BodySum::from_bits(u32::from_be_bytes(*sum)).meet(entry.body) {
+            Meeting::Same => {}
+            Meeting::Unsteady => recorded.unsteady += 1,
+            Meeting::Learnt(body) => {
+                *sum = body.to_bits().to_be_bytes();
+                recorded.learnt += 1;
+            }
+            Meeting::Revised(body) => {
+                *sum = body.to_bits().to_be_bytes();
+                *place = Found::Revised;
+                recorded.revisions += 1;
+            }
+        }
     }
-    union.extend_from_slice(rest.as_flattened());
-    new_keys
+    held.hand_over(held.keys.len(), keys, bodies);
+    recorded
 }
 
 fn count(conn: &Connection, stream: StreamId, window: Window) -> Result<u64, StoreError> {
@@ -236,28 +339,100 @@ impl Store {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
-    fn keys() -> impl Strategy<Value = Vec<[u8; 2]>> {
-        proptest::collection::vec((0_u8..3, 0_u8..20).prop_map(|(a, b)| [a, b]), 0..60)
+    /// A body as the model sees it: which dialect, and which of a few texts.
+    type Body = (bool, u32);
+
+    fn body() -> impl Strategy<Value = Option<Body>> {
+        proptest::option::weighted(0.9, (any::<bool>(), 1_u32..4))
+    }
+
+    fn sum_of(body: Option<Body>) -> BodySum {
+        body.map_or(BodySum::UNKNOWN, |(dialect, text)| BodySum::from_bits(u32::from(dialect) << 29 | text))
+    }
+
+    /// What the model holds of a key.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    struct Held {
+        body: Option<Body>,
+        revisions: u32,
+    }
+
+    impl Held {
+        fn bytes(self) -> [u8; 4] {
+            (sum_of(self.body).to_bits() | self.revisions << 30).to_be_bytes()
+        }
+
+        /// Reads another row of the key; the second figure says whether something was left unnoticed on purpose.
+        fn read(&mut self, body: Option<Body>) -> (Found, bool) {
+            match (self.body, body) {
+                (Some((held, before)), Some((dialect, now))) if held == dialect && before != now => {
+                    if self.revisions == 3 {
+                        return (Found::Known, true);
+                    }
+                    self.revisions += 1;
+                    self.body = body;
+                    (Found::Revised, false)
+                }
+                _ => {
+                    self.body = body.or(self.body);
+                    (Found::Known, false)
+                }
+            }
+        }
+    }
+
+    fn rows() -> impl Strategy<Value = Vec<([u8; 2], Option<Body>)>> {
+        proptest::collection::vec(((0_u8..3, 0_u8..12).prop_map(|(a, b)| [a, b]), body()), 0..60)
+    }
+
+    fn held() -> impl Strategy<Value = BTreeMap<[u8; 2], Held>> {
+        rows().prop_map(|rows| {
+            let revisions = |body: Option<Body>| body.map_or(0, |(dialect, text)| u32::from(dialect) * text);
+            rows.into_iter().map(|(key, body)| (key, Held { body, revisions: revisions(body) })).collect()
+        })
     }
 
     proptest! {
         #[test]
-        fn merging_is_the_union_of_sets(held in keys(), added in keys()) {
-            let held: BTreeSet<_> = held.into_iter().collect();
-            let mut entries: Vec<_> = added.iter().copied().zip(0..).collect();
-            entries.sort_unstable();
-            let packed: Vec<_> = held.iter().copied().collect();
-            let (mut union, mut is_new) = (vec![9; 5], vec![false; added.len()]);
-            let new_keys = merge(&packed, entries.into_iter(), &mut union, &mut is_new);
-
+        fn merging_is_reading_row_by_row(held in held(), sums_known: bool, rows in rows()) {
             let mut model = held;
-            for (row, key) in added.iter().enumerate() {
-                prop_assert_eq!(is_new[row], model.insert(*key), "row {}", row);
+            if !sums_known {
+                model.values_mut().for_each(|held| *held = Held::default());
             }
-            prop_assert_eq!(new_keys, is_new.iter().filter(|new| **new).count() as u64);
-            prop_assert_eq!(union, model.into_iter().flatten().collect::<Vec<_>>());
+            let keys: Vec<_> = model.keys().copied().collect();
+            let sums: Vec<_> = model.values().filter(|_| sums_known).map(|held| held.bytes()).collect();
+            let entry = |((_, body), row): (&(_, Option<Body>), u32)| {
+                Entry { minute: 0, key: EventKey::Digest([0; 16]), row, body: sum_of(*body) }
+            };
+            let entries: Vec<_> = rows.iter().zip(0..).map(entry).collect();
+            let mut sorted: Vec<_> = rows.iter().map(|(key, _)| *key).zip(&entries).collect();
+            sorted.sort_unstable_by_key(|(key, entry)| (*key, entry.row));
+            let (mut union, mut bodies, mut found) = (vec![9; 5], vec![7; 3], vec![Found::Known; rows.len()]);
+            let recorded =
+                merge(Shelf { keys: &keys, bodies: &sums }, sorted.into_iter(), &mut union, &mut bodies, &mut found);
+
+            let before = model.clone();
+            let (mut new_events, mut revisions, mut unsteady) = (0, 0, 0);
+            for (row, (key, body)) in rows.iter().enumerate() {
+                let (expected, unnoticed) = match model.entry(*key) {
+                    std::collections::btree_map::Entry::Occupied(mut held) => held.get_mut().read(*body),
+                    std::collections::btree_map::Entry::Vacant(free) => {
+                        free.insert(Held { body: *body, revisions: 0 });
+                        (Found::New, false)
+                    }
+                };
+                prop_assert_eq!(found[row], expected, "row {}", row);
+                new_events += u64::from(expected == Found::New);
+                revisions += u64::from(expected == Found::Revised);
+                unsteady += u64::from(unnoticed);
+            }
+            prop_assert_eq!((recorded.new_events, recorded.revisions, recorded.unsteady), (new_events, revisions, unsteady));
+            prop_assert!(recorded.is_change() || before == model);
+            prop_assert_eq!(union, model.keys().copied().flatten().collect::<Vec<_>>());
+            prop_assert_eq!(&bodies[..3], &[7; 3]);
+            prop_assert_eq!(&bodies[3..], model.values().flat_map(|held| held.bytes()).collect::<Vec<_>>());
         }
 
         #[test]

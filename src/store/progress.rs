@@ -2,6 +2,7 @@
 //! It exists so that a window counts as read only in the transaction that stored its last row, or after it.
 
 use super::Store;
+use super::capture::Committed;
 use super::columns::{Count, StreamId, window_at};
 use super::error::StoreError;
 use super::ledger::{self, Shown};
@@ -203,9 +204,10 @@ pub(super) fn close(
 }
 
 /// Adds to the stream's lifelong counts.
-pub(super) fn count_captured(tx: &Transaction<'_>, stream: StreamId, new: u64, late: u64) -> Result<(), StoreError> {
-    let sql = "UPDATE stream SET captured = captured + ?2, late = late + ?3 WHERE id = ?1";
-    tx.prepare_cached(sql)?.execute((stream, Count(new), Count(late)))?;
+pub(super) fn count_captured(tx: &Transaction<'_>, stream: StreamId, page: &Committed) -> Result<(), StoreError> {
+    let sql = "UPDATE stream SET captured = captured + ?2, late = late + ?3, revisions = revisions + ?4 WHERE id = ?1";
+    let Committed { new_events, late_events, revisions, .. } = *page;
+    tx.prepare_cached(sql)?.execute((stream, Count(new_events), Count(late_events), Count(revisions)))?;
     Ok(())
 }
 

@@ -34,7 +34,15 @@ pub(super) struct Label {
 pub(super) struct Packed<'a> {
     pub(super) lengths: &'a [u8],
     pub(super) late: Option<&'a [u8]>,
+    pub(super) revised: Option<&'a [u8]>,
     pub(super) body: &'a [u8],
+}
+
+/// What is said of an event beside its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) late: bool,
+    pub(super) revised: bool,
 }
 
 /// The checksum of a segment: over everything in its row but its number.
@@ -45,7 +53,48 @@ pub(super) fn checksum(label: &Label, packed: Packed<'_>) -> u32 {
     let counts = [label.stream.0.cast_unsigned(), label.events, label.raw_bytes, packed.lengths.len() as u64, late_len];
     times.iter().chain(&counts).for_each(|number| crc.update(&number.to_le_bytes()));
     [packed.lengths, packed.late.unwrap_or_default(), packed.body].iter().for_each(|blob| crc.update(blob));
+    // Segments of version 1 have no such bits, and their sums stay as they were written.
+    if let Some(revised) = packed.revised {
+        crc.update(&(revised.len() as u64).to_le_bytes());
+        crc.update(revised);
+    }
     crc.sum()
+}
+
+/// One bit for each event, lowest first.
+#[derive(Default)]
+struct Bits {
+    bytes: Vec<u8>,
+    len: usize,
+    ones: u64,
+}
+
+impl Bits {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        (self.len, self.ones) = (0, 0);
+    }
+
+    fn push(&mut self, bit: bool) {
+        if self.len.is_multiple_of(8) {
+            self.bytes.push(0);
+        }
+        if let Some(last) = self.bytes.last_mut().filter(|_| bit) {
+            *last |= 1 << (self.len % 8);
+            self.ones += 1;
+        }
+        self.len += 1;
+    }
+
+    /// The bits, where at least one is set.
+    fn packed(&self) -> Option<&[u8]> {
+        (self.ones > 0).then_some(&*self.bytes)
+    }
+}
+
+/// The bit at `index`; where there are no bits none is set.
+fn is_set(bits: Option<&[u8]>, index: usize) -> bool {
+    bits.and_then(|bits| bits.get(index / 8)).is_some_and(|byte| byte >> (index % 8) & 1 == 1)
 }
 
 /// Builds segments, one after the other, in buffers and a compression context that are kept.
@@ -54,38 +103,33 @@ pub(super) struct Packer {
     frame: Vec<u8>,
     body: Vec<u8>,
     lengths: Vec<u8>,
-    late: Vec<u8>,
-    late_events: u64,
+    late: Bits,
+    revised: Bits,
 }
 
 impl Packer {
     pub(super) fn new() -> Result<Self, StoreError> {
         let compressor = Compressor::new(LEVEL).map_err(|error| no_zstd(&error))?;
-        let [frame, body, lengths, late] = [const { Vec::new() }; 4];
-        Ok(Self { compressor, frame, body, lengths, late, late_events: 0 })
+        let [frame, body, lengths] = [const { Vec::new() }; 3];
+        Ok(Self { compressor, frame, body, lengths, late: Bits::default(), revised: Bits::default() })
     }
 
-    /// Packs `events`, each with whether it is late, and returns the length of their bytes and how many are late.
+    /// Packs `events`, each with its mark, and returns the length of their bytes and how many are late.
     /// The events are gone through twice and must be the same both times.
     pub(super) fn pack<'a>(
         &mut self,
-        events: impl Iterator<Item = (&'a [u8], bool)> + Clone,
+        events: impl Iterator<Item = (&'a [u8], Mark)> + Clone,
     ) -> Result<(u64, u64), StoreError> {
-        [&mut self.frame, &mut self.body, &mut self.lengths, &mut self.late].into_iter().for_each(Vec::clear);
-        self.late_events = 0;
+        [&mut self.frame, &mut self.body, &mut self.lengths].into_iter().for_each(Vec::clear);
+        [&mut self.late, &mut self.revised].into_iter().for_each(Bits::clear);
         let raw_bytes = events.clone().map(|(raw, _)| raw.len() as u64 + 1).sum();
         if raw_bytes > RAW_BYTES_MAX {
             return Err(StoreError::invalid(format!("a page holds {raw_bytes} bytes of events")));
         }
-        for (index, (raw, is_late)) in events.enumerate() {
+        for (raw, mark) in events {
             push_length(&mut self.lengths, raw.len());
-            if index % 8 == 0 {
-                self.late.push(0);
-            }
-            if let Some(bits) = self.late.last_mut().filter(|_| is_late) {
-                *bits |= 1 << (index % 8);
-                self.late_events += 1;
-            }
+            self.late.push(mark.late);
+            self.revised.push(mark.revised);
             self.frame.extend_from_slice(raw);
             self.frame.push(b'\n');
             if self.frame.len() >= FRAME_BYTES {
@@ -93,7 +137,7 @@ impl Packer {
             }
         }
         self.close_frame()?;
-        Ok((raw_bytes, self.late_events))
+        Ok((raw_bytes, self.late.ones))
     }
 
     /// Compresses what was gathered, as a frame behind the others: together they are the body.
@@ -108,8 +152,8 @@ impl Packer {
 
     /// What was packed last.
     pub(super) fn packed(&self) -> Packed<'_> {
-        let late = (self.late_events > 0).then_some(&*self.late);
-        Packed { lengths: &self.lengths, late, body: &self.body }
+        let (late, revised) = (self.late.packed(), self.revised.packed());
+        Packed { lengths: &self.lengths, late, revised, body: &self.body }
     }
 }
 
@@ -188,12 +232,13 @@ impl Unpacker {
         self.decompressor.decompress_to_buffer(packed.body, &mut body).map_err(|_| damaged("it does not unpack"))?;
         let body = String::from_utf8(body).map_err(|_| damaged("it is not UTF-8"))?;
         let ends = event_ends(packed.lengths, &body).ok_or_else(|| damaged("its lengths do not add up"))?;
-        let late_fits = packed.late.is_none_or(|late| late.len() == ends.len().div_ceil(8));
-        if ends.len() as u64 != label.events || body.len() != capacity || !late_fits {
+        let fits = |bits: Option<&[u8]>| bits.is_none_or(|bits| bits.len() == ends.len().div_ceil(8));
+        let bits_fit = fits(packed.late) && fits(packed.revised);
+        if ends.len() as u64 != label.events || body.len() != capacity || !bits_fit {
             return Err(damaged("its counts do not add up"));
         }
-        let late = packed.late.map(<[u8]>::to_vec);
-        Ok(Segment { seq, label: *label, body, ends, late, spare: Arc::clone(&self.spare) })
+        let [late, revised] = [packed.late, packed.revised].map(|bits| bits.map(<[u8]>::to_vec));
+        Ok(Segment { seq, label: *label, body, ends, late, revised, spare: Arc::clone(&self.spare) })
     }
 }
 
@@ -226,6 +271,7 @@ pub struct Segment {
     body: String,
     ends: Vec<u32>,
     late: Option<Vec<u8>>,
+    revised: Option<Vec<u8>>,
     spare: Spare,
 }
 
@@ -244,6 +290,8 @@ pub struct SpooledEvent<'a> {
     pub raw: &'a str,
     /// Whether its instant had already been read when it appeared.
     pub late: bool,
+    /// Whether it is another body of an event that was captured before.
+    pub revised: bool,
 }
 
 impl Segment {
@@ -279,8 +327,8 @@ impl Segment {
         let at = index as usize;
         let end = *self.ends.get(at)? as usize;
         let start = at.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |end| *end as usize + 1);
-        let late = self.late.as_ref().and_then(|bits| bits.get(at / 8)).is_some_and(|bits| bits >> (at % 8) & 1 == 1);
-        Some(SpooledEvent { index, raw: self.body.get(start..end)?, late })
+        let [late, revised] = [&self.late, &self.revised].map(|bits| is_set(bits.as_deref(), at));
+        Some(SpooledEvent { index, raw: self.body.get(start..end)?, late, revised })
     }
 
     /// The events from `first` on, in the order of their discovery.
@@ -312,12 +360,16 @@ mod tests {
         Label { stream: StreamId(7), observed_at: at(3), first_at: at(1), last_at: at(2), events, raw_bytes }
     }
 
-    fn packed_segment(events: &[(String, bool)]) -> (Label, u32, Packer) {
+    fn any_mark() -> impl Strategy<Value = Mark> {
+        any::<(bool, bool)>().prop_map(|(late, revised)| Mark { late, revised })
+    }
+
+    fn packed_segment(events: &[(String, Mark)]) -> (Label, u32, Packer) {
         let mut packer = Packer::new().unwrap();
         // A packer that was used before gives the same bytes.
-        packer.pack([(&b"something else"[..], true)].into_iter()).unwrap();
-        let (raw_bytes, late) = packer.pack(events.iter().map(|(raw, late)| (raw.as_bytes(), *late))).unwrap();
-        assert_eq!(late, events.iter().filter(|(_, late)| *late).count() as u64);
+        packer.pack([(&b"something else"[..], Mark { late: true, revised: true })].into_iter()).unwrap();
+        let (raw_bytes, late) = packer.pack(events.iter().map(|(raw, mark)| (raw.as_bytes(), *mark))).unwrap();
+        assert_eq!(late, events.iter().filter(|(_, mark)| mark.late).count() as u64);
         let label = label(events.len(), raw_bytes);
         (label, checksum(&label, packer.packed()), packer)
     }
@@ -325,24 +377,25 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_packed_comes_back_byte_for_byte(
-            events in proptest::collection::vec(("(\\PC|\n|\r){0,40}", any::<bool>()), 1..20),
+            events in proptest::collection::vec(("(\\PC|\n|\r){0,40}", any_mark()), 1..20),
         ) {
             let (label, crc, packer) = packed_segment(&events);
             let segment = Unpacker::new().unwrap().unpack(1, &label, packer.packed(), crc).unwrap();
-            let back: Vec<_> = segment.events().map(|e| (e.raw.to_owned(), e.late)).collect();
+            let back: Vec<_> = segment.events().map(|e| (e.raw.to_owned(), Mark { late: e.late, revised: e.revised })).collect();
             prop_assert_eq!(&back, &events);
             prop_assert_eq!(segment.events_from(1).next().map(|e| e.index), (events.len() > 1).then_some(1));
         }
 
         #[test]
-        fn any_changed_byte_is_noticed(at in any::<prop::sample::Index>(), bit in 0..8_u32, blob in 0..3_usize) {
-            let events: Vec<_> = (0..40).map(|i| (format!("{{\"n\":{i}}}"), i % 3 == 0)).collect();
+        fn any_changed_byte_is_noticed(at in any::<prop::sample::Index>(), bit in 0..8_u32, blob in 0..4_usize) {
+            let mark = |i| Mark { late: i % 3 == 0, revised: i % 5 == 0 };
+            let events: Vec<_> = (0..40).map(|i| (format!("{{\"n\":{i}}}"), mark(i))).collect();
             let (label, crc, packer) = packed_segment(&events);
             let packed = packer.packed();
-            let mut blobs = [packed.lengths.to_vec(), packed.late.unwrap().to_vec(), packed.body.to_vec()];
+            let mut blobs = [packed.lengths, packed.late.unwrap(), packed.revised.unwrap(), packed.body].map(<[u8]>::to_vec);
             let at = at.index(blobs[blob].len());
             blobs[blob][at] ^= 1 << bit;
-            let changed = Packed { lengths: &blobs[0], late: Some(&blobs[1]), body: &blobs[2] };
+            let changed = Packed { lengths: &blobs[0], late: Some(&blobs[1]), revised: Some(&blobs[2]), body: &blobs[3] };
             let outcome = Unpacker::new().unwrap().unpack(1, &label, changed, crc);
             let noticed = matches!(outcome, Err(StoreError::Corrupt { .. }));
             prop_assert!(noticed);
@@ -365,15 +418,16 @@ mod tests {
 
     #[test]
     fn a_body_reads_as_lines_by_hand() {
-        let events = [("{\"a\":1}".to_owned(), false), ("{\"b\":2}".to_owned(), false)];
+        let events = [("{\"a\":1}".to_owned(), Mark::default()), ("{\"b\":2}".to_owned(), Mark::default())];
         let (_, _, packer) = packed_segment(&events);
         assert_eq!(zstd::decode_all(packer.packed().body).unwrap(), b"{\"a\":1}\n{\"b\":2}\n");
-        assert!(packer.packed().late.is_none());
+        assert!(packer.packed().late.is_none() && packer.packed().revised.is_none());
     }
 
     #[test]
     fn many_blocks_are_one_frame() {
-        let events: Vec<_> = (0..3_000).map(|i| (format!("{{\"n\":\"{}\"}}", "x".repeat(i % 997)), false)).collect();
+        let events: Vec<_> =
+            (0..3_000).map(|i| (format!("{{\"n\":\"{}\"}}", "x".repeat(i % 997)), Mark::default())).collect();
         let (label, crc, packer) = packed_segment(&events);
         assert!(label.raw_bytes > 1_000_000 && packer.packed().body.len() < 300_000);
         let segment = Unpacker::new().unwrap().unpack(1, &label, packer.packed(), crc).unwrap();

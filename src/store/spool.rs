@@ -11,9 +11,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 /// Appends what `packer` has packed and returns the segment's number.
 pub(super) fn append(tx: &Transaction<'_>, label: &Label, packer: &Packer) -> Result<u64, StoreError> {
     let blobs = packer.packed();
-    let stored = blobs.lengths.len() + blobs.late.map_or(0, <[u8]>::len) + blobs.body.len();
+    let marks = [blobs.late, blobs.revised].map(|bits| bits.map_or(0, <[u8]>::len));
+    let stored = blobs.lengths.len() + marks.iter().sum::<usize>() + blobs.body.len();
     let sql = "INSERT INTO segment (stream, observed_at, first_at, last_at, events, raw_bytes, stored_bytes, crc,
-               lengths, late, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+               lengths, late, revised, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     tx.prepare_cached(sql)?.execute((
         label.stream,
         label.observed_at,
@@ -25,6 +26,7 @@ pub(super) fn append(tx: &Transaction<'_>, label: &Label, packer: &Packer) -> Re
         checksum(label, blobs),
         blobs.lengths,
         blobs.late,
+        blobs.revised,
         blobs.body,
     ))?;
     // Numbers begin at 1 and grow.
@@ -33,7 +35,7 @@ pub(super) fn append(tx: &Transaction<'_>, label: &Label, packer: &Packer) -> Re
 
 /// The segment `seq`, or `None` where it was pruned or never was.
 pub(super) fn load(conn: &Connection, unpacker: &mut Unpacker, seq: u64) -> Result<Option<Segment>, StoreError> {
-    let sql = "SELECT stream, observed_at, first_at, last_at, events, raw_bytes, crc, lengths, late, body
+    let sql = "SELECT stream, observed_at, first_at, last_at, events, raw_bytes, crc, lengths, late, revised, body
                FROM segment WHERE seq = ?1";
     let mut find = conn.prepare_cached(sql)?;
     let mut rows = find.query([Count(seq)])?;
@@ -47,7 +49,8 @@ pub(super) fn load(conn: &Connection, unpacker: &mut Unpacker, seq: u64) -> Resu
         raw_bytes: count_at(row, 5)?,
     };
     let blob = |index| Ok::<_, StoreError>(row.get_ref(index)?.as_blob_or_null().unwrap_or(None));
-    let packed = Packed { lengths: blob(7)?.unwrap_or_default(), late: blob(8)?, body: blob(9)?.unwrap_or_default() };
+    let (lengths, body) = (blob(7)?.unwrap_or_default(), blob(10)?.unwrap_or_default());
+    let packed = Packed { lengths, late: blob(8)?, revised: blob(9)?, body };
     unpacker.unpack(seq, &label, packed, row.get(6)?).map(Some)
 }
 

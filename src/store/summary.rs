@@ -25,7 +25,9 @@ pub struct StreamSummary {
     pub captured: u64,
     /// Those of them that appeared after their instant had been read.
     pub late: u64,
-    /// Events that are in the spool.
+    /// Revisions of them: events that the API showed again with another body.
+    pub revisions: u64,
+    /// Events and revisions that are in the spool.
     pub spooled_events: u64,
     /// Bytes its segments take, compressed.
     pub spooled_bytes: u64,
@@ -104,7 +106,8 @@ impl Reader {
                    (SELECT coalesce(sum(events), 0) FROM segment WHERE stream = stream_row.id),
                    (SELECT coalesce(sum(stored_bytes), 0) FROM segment WHERE stream = stream_row.id),
                    (SELECT count(*) FROM gap WHERE stream = stream_row.id AND acknowledged_at IS NULL),
-                   (SELECT count(*) FROM dead_letter WHERE stream = stream_row.id AND digest IS NOT NULL)
+                   (SELECT count(*) FROM dead_letter WHERE stream = stream_row.id AND digest IS NOT NULL),
+                   revisions
                    FROM stream AS stream_row ORDER BY name";
         let mut list = tx.prepare_cached(sql)?;
         let mut rows = list.query(())?;
@@ -118,6 +121,7 @@ impl Reader {
                 floor: row.get(3)?,
                 captured: count_at(row, 4)?,
                 late: count_at(row, 5)?,
+                revisions: count_at(row, 10)?,
                 spooled_events: count_at(row, 6)?,
                 spooled_bytes: count_at(row, 7)?,
                 coverage: progress::coverage(&tx, id)?,

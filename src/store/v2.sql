@@ -24,11 +24,13 @@ ALTER TABLE certificate ADD COLUMN filter TEXT NOT NULL DEFAULT '';
 -- How many events the API's Metrics endpoint counts in a gap, by type, as a JSON object; NULL where it was not asked.
 ALTER TABLE gap ADD COLUMN lost TEXT;
 
--- The bodies behind the keys: a 32-bit sum for each of `decimals`, then each of `digests`. Shorter where older rows have
--- none; 0 where it is not known.
+-- The bodies behind the keys: a 4-byte sum (big-endian) for each of `decimals`, then each of `digests`; 0 where nothing is
+-- known of a body. Empty where the minute was written by version 1.
 ALTER TABLE minute ADD COLUMN bodies BLOB NOT NULL DEFAULT x'';
 
--- One bit for each event: whether it is a revision of one that was captured before. NULL where none is.
+-- One bit for each event: whether it is a revision of one that was captured before. NULL where none is. Covered by
+-- `crc` where it is not NULL.
 ALTER TABLE segment ADD COLUMN revised BLOB;
 
+-- Revisions captured, beside the events that `captured` counts.
 ALTER TABLE stream ADD COLUMN revisions INTEGER NOT NULL DEFAULT 0;

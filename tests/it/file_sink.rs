@@ -86,7 +86,7 @@ impl World {
         }
         let streams: Vec<_> = events.iter().map(|(stream, _)| StreamName::new(stream).unwrap()).collect();
         let observed_at = self.now();
-        let event = |(stream, (_, raw))| StoredEvent { raw, stream, observed_at, late: false };
+        let event = |(stream, (_, raw))| StoredEvent { raw, stream, observed_at, late: false, revision: false };
         let events = streams.iter().zip(events.iter().map(|(s, raw)| (*s, raw.as_str()))).map(event).collect();
         self.sink.as_mut().unwrap().write(&Batch { key: "key".to_owned(), events }).await
     }

@@ -74,7 +74,9 @@ fn line(raw: &str, format: Format) -> (String, Noted) {
     let stream = StreamName::new("all").unwrap();
     let observed_at = UtcMillis::parse("2026-11-12T15:27:00Z").unwrap();
     let mut out = Vec::new();
-    let noted = format.write_line(&StoredEvent { raw, stream: &stream, observed_at, late: false }, &mut out).unwrap();
+    let noted = format
+        .write_line(&StoredEvent { raw, stream: &stream, observed_at, late: false, revision: false }, &mut out)
+        .unwrap();
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.matches(['\n', '\r']).count(), 1, "one line: {text}");
     (text.strip_suffix('\n').unwrap().to_owned(), noted)
@@ -390,12 +392,29 @@ fn a_type_nobody_knows_passes_under_its_own_name() {
 }
 
 #[test]
+fn a_revision_says_so_and_is_valid_under_the_schema() {
+    let stream = StreamName::new("all").unwrap();
+    let write = |format: Format, revision| {
+        let raw = r#"{"type":"open","event_id":"1","timestamp":"2017-04-26T21:37:32.000+00:00"}"#;
+        let observed_at = UtcMillis::from_secs(1_493_242_652);
+        let mut out = Vec::new();
+        format.write_line(&StoredEvent { raw, stream: &stream, observed_at, late: false, revision }, &mut out).unwrap();
+        serde_json::from_slice::<Value>(&out).unwrap()
+    };
+    let revised = write(Format::Normalized { raw: true }, true);
+    assert_eq!((&revised["revision"], revised.get("late")), (&json!(true), None));
+    assert!(event_schema()["properties"]["revision"]["const"] == json!(true));
+    assert_eq!(write(Format::Normalized { raw: true }, false).get("revision"), None);
+    assert_eq!(write(Format::Raw, true), write(Format::Raw, false));
+}
+
+#[test]
 fn a_late_event_says_how_late() {
     let stream = StreamName::new("bounces").unwrap();
     let write = |raw: &str, late| {
         let observed_at = UtcMillis::parse("2026-11-12T15:27:00.250Z").unwrap();
         let mut out = Vec::new();
-        let event = StoredEvent { raw, stream: &stream, observed_at, late };
+        let event = StoredEvent { raw, stream: &stream, observed_at, late, revision: false };
         Format::Normalized { raw: false }.write_line(&event, &mut out).unwrap();
         serde_json::from_slice::<Value>(&out).unwrap()
     };
@@ -486,7 +505,7 @@ proptest! {
     #[test]
     fn any_text_is_refused_or_one_line(text in "[{}\\[\\]\",:a1\\\\n\n ]{0,24}") {
         let stream = StreamName::new("all").unwrap();
-        let event = StoredEvent { raw: &text, stream: &stream, observed_at: UtcMillis::default(), late: false };
+        let event = StoredEvent { raw: &text, stream: &stream, observed_at: UtcMillis::default(), late: false, revision: false };
         let mut out = b"x".to_vec();
         let written = Format::Normalized { raw: true }.write_line(&event, &mut out);
         let object = serde_json::from_str::<Map<String, Value>>(&text);

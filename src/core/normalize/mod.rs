@@ -13,7 +13,8 @@
 //!   `delivery_attempt.ip`.
 //! - `raw` is the event byte for byte, except that a line break between two tokens becomes a space, so that one event
 //!   is one line.
-//! - `late` and `late_by_ms` are there only where an event appeared after its minute had been read.
+//! - `late` and `late_by_ms` are there only where an event appeared after its minute had been read; `revision` is there
+//!   only where the event was handed over before, with another body.
 //! - Where a name occurs twice in one object the last one counts, as in most JSON readers.
 
 mod metadata;

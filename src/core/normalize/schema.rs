@@ -65,9 +65,10 @@ fn identity() -> Value {
         "source_type": text("The provider's name of the type."),
         "group": { "type": "string", "enum": groups, "description": "The provider's event group." },
         "time": instant("When it happened."),
-        "observed_at": instant("When sparkspool first stored it."),
+        "observed_at": instant("When sparkspool first stored it, a revision when it stored the revision."),
         "late": { "const": true, "description": "Present where the event appeared after its minute had been read." },
         "late_by_ms": count("observed_at minus time, on late events, in milliseconds."),
+        "revision": { "const": true, "description": "Present where an event of this id and source_type was handed over before, with another body; this one replaces it." },
     })
 }
 

@@ -17,10 +17,12 @@ use std::fmt;
 pub struct Context<'a> {
     /// The stream that captured it.
     pub stream: &'a StreamName,
-    /// When it was first stored.
+    /// When it was first stored with this body.
     pub observed_at: UtcMillis,
     /// Whether it appeared after its minute had been read.
     pub late: bool,
+    /// Whether it is another body of an event that was handed over before.
+    pub revision: bool,
     /// Whether the event as sent is to be part of it.
     pub raw: bool,
 }
@@ -86,6 +88,9 @@ impl Normalized<'_> {
             object.flag(name!("late"), Some(true));
             let delay = time.map(|time| context.observed_at.since(time));
             object.count(name!("late_by_ms"), delay.and_then(|delay| u64::try_from(delay).ok()));
+        }
+        if context.revision {
+            object.flag(name!("revision"), Some(true));
         }
     }
 

@@ -12,7 +12,7 @@ pub enum Format {
         /// Whether it carries the event as sent in its field `raw`.
         raw: bool,
     },
-    /// The event as the API sent it.
+    /// The event as the API sent it, and nothing else: a revision is the same id once more, with another body.
     Raw,
 }
 
@@ -43,8 +43,8 @@ impl Format {
         let noted = match *self {
             Self::Normalized { raw } => {
                 let normalized = Normalized::parse(event.raw)?;
-                let StoredEvent { stream, observed_at, late, .. } = *event;
-                normalized.write_json(&Context { stream, observed_at, late, raw }, out);
+                let StoredEvent { stream, observed_at, late, revision, .. } = *event;
+                normalized.write_json(&Context { stream, observed_at, late, revision, raw }, out);
                 Noted {
                     unknown_type: normalized.event_type().is_none(),
                     unknown_fields: normalized.unknown_fields(),
@@ -80,7 +80,7 @@ mod tests {
     fn write(format: Format, raw: &str, out: &mut Vec<u8>) -> Result<Noted, Unencodable> {
         let stream = StreamName::new("all").unwrap();
         let observed_at = UtcMillis::from_secs(1_493_242_652);
-        format.write_line(&StoredEvent { raw, stream: &stream, observed_at, late: false }, out)
+        format.write_line(&StoredEvent { raw, stream: &stream, observed_at, late: false, revision: false }, out)
     }
 
     #[test]

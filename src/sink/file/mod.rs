@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn batch<'a>(stream: &'a StreamName, raw: &'a str) -> Batch<'a> {
-        let event = StoredEvent { raw, stream, observed_at: UtcMillis::from_secs(0), late: false };
+        let event = StoredEvent { raw, stream, observed_at: UtcMillis::from_secs(0), late: false, revision: false };
         Batch { key: raw.to_owned(), events: vec![event] }
     }
 

@@ -3,6 +3,7 @@
 
 use super::dialect::Dialect;
 use super::filter::Filter;
+use crate::core::body::{BodySum, Summing};
 use crate::core::event::{EventKey, canonical_digest};
 use crate::core::json::{self, Strict};
 use crate::core::page::{Cursor, Page, Reject, Row};
@@ -30,7 +31,7 @@ pub fn page(body: &Bytes, dialect: Dialect, filter: &Filter) -> Result<Page, Wir
     let text =
         std::str::from_utf8(body).map_err(|e| WireError::NotJson(format!("byte {} is not UTF-8", e.valid_up_to())))?;
     let mut reader = Strict::new(text);
-    let envelope = Envelope::read(&mut reader, text).filter(|_| reader.is_at_end());
+    let envelope = Envelope::read(&mut reader, text, dialect).filter(|_| reader.is_at_end());
     let envelope = envelope.ok_or_else(|| not_json(text, reader.at()))?;
     let Some(Rows { events, rejects, anonymous }) = envelope.rows else { return Err(WireError::NoResults) };
     let mut page = Page::new(body.clone(), events, rejects, anonymous);
@@ -75,7 +76,7 @@ struct Rows {
 
 impl<'a> Envelope<'a> {
     /// `None` where the text is no JSON; an envelope without rows where it is something else than an object.
-    fn read(reader: &mut Strict<'a>, text: &'a str) -> Option<Self> {
+    fn read(reader: &mut Strict<'a>, text: &'a str, dialect: Dialect) -> Option<Self> {
         let mut envelope = Self::default();
         if reader.peek()? != b'{' {
             reader.value()?;
@@ -85,7 +86,7 @@ impl<'a> Envelope<'a> {
         let mut is_first = true;
         while let Some(name) = reader.next_name(&mut is_first)? {
             match name {
-                "results" if reader.peek()? == b'[' => envelope.rows = Some(Rows::read(reader, text)?),
+                "results" if reader.peek()? == b'[' => envelope.rows = Some(Rows::read(reader, text, dialect)?),
                 "results" => {
                     reader.value()?;
                     envelope.rows = None;
@@ -100,7 +101,7 @@ impl<'a> Envelope<'a> {
 }
 
 impl Rows {
-    fn read(reader: &mut Strict<'_>, text: &str) -> Option<Self> {
+    fn read(reader: &mut Strict<'_>, text: &str, dialect: Dialect) -> Option<Self> {
         let mut found = Self::default();
         reader.open(b'[')?;
         let mut is_first = true;
@@ -111,10 +112,14 @@ impl Rows {
             // A body is capped at 1 GiB, so that both numbers fit.
             let (start, len) = (u32::try_from(start).ok()?, u32::try_from(raw.len()).ok()?);
             match head.identify(raw) {
-                Ok((Identity::Key(key), at)) => found.events.push(Row { start, len, key, at }),
+                Ok((Identity::Key(key), at)) => {
+                    let body = head.body.finish(dialect == Dialect::Events);
+                    found.events.push(Row { start, len, key, body, at });
+                }
                 Ok((Identity::Digest(digest), at)) => {
                     found.anonymous.push((u32::try_from(found.events.len()).ok()?, digest));
-                    found.events.push(Row { start, len, key: EventKey::of_anonymous(&digest, 0), at });
+                    let (key, body) = (EventKey::of_anonymous(&digest, 0), BodySum::UNKNOWN);
+                    found.events.push(Row { start, len, key, body, at });
                 }
                 Err(reason) => found.rejects.push(Reject { start, len, digest: canonical_digest(raw), reason }),
             }
@@ -128,13 +133,14 @@ enum Identity {
     Digest([u8; 32]),
 }
 
-/// The tokens of a row that make it an event.
+/// The tokens of a row that make it an event, and what all its members sum up to.
 #[derive(Default)]
 struct Head<'a> {
     is_object: bool,
     id: Option<&'a str>,
     kind: Option<&'a str>,
     at: Option<&'a str>,
+    body: Summing,
 }
 
 impl<'a> Head<'a> {
@@ -150,6 +156,7 @@ impl<'a> Head<'a> {
         let mut is_first = true;
         while let Some(name) = reader.next_name(&mut is_first)? {
             let value = reader.value()?;
+            head.body.add(name, value);
             match name {
                 "event_id" => head.id = Some(value),
                 "type" => head.kind = Some(value),
@@ -352,6 +359,25 @@ mod tests {
         let keys: Vec<_> = page.rows.iter().map(|row| row.key).collect();
         assert_eq!(keys[0], keys[1]);
         assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 5);
+    }
+
+    #[test]
+    fn a_body_is_the_same_in_any_order_and_spacing_and_in_no_other_dialect() {
+        let sum = |row: &str, dialect| {
+            let page = parse(&format!(r#"{{"results":[{row}]}}"#), dialect).unwrap();
+            page.rows[0].body
+        };
+        let row = r#"{"type":"open","event_id":"1","timestamp":"2026-11-12T00:00:00Z","rcpt_meta":{"a":[1, 2]}}"#;
+        let events = sum(row, Dialect::Events);
+        let spaced = "{ \"rcpt_meta\" :\t{\"a\":[1, 2]}\n, \"timestamp\":\r\n\"2026-11-12T00:00:00Z\",\"event_id\" : \"1\", \"type\":\"open\" }";
+        assert_eq!(sum(spaced, Dialect::Events), events);
+        for (from, to) in [("[1, 2]", "[1, 3]"), ("open", "click"), ("rcpt_meta", "rcpt_mets"), ("00Z", "01Z")] {
+            assert_ne!(sum(&row.replace(from, to), Dialect::Events), events, "{to}");
+        }
+        let legacy = sum(row, Dialect::MessageEvents);
+        assert_eq!(events.meet(legacy), crate::core::body::Meeting::Learnt(legacy));
+        let anonymous = row.replace("event_id", "no_id");
+        assert_eq!(sum(&anonymous, Dialect::Events), BodySum::UNKNOWN, "its key is its body");
     }
 
     #[test]

@@ -7,8 +7,10 @@ mod failing;
 mod forwarding;
 mod ledger;
 mod opening;
+mod revising;
 
 use super::*;
+use crate::core::body::{BodySum, Summing};
 use crate::core::event::{EventKey, StreamName};
 use crate::core::page::{Page, Reject, Row};
 use crate::core::time::{MINUTE, UtcMillis};
@@ -65,7 +67,7 @@ pub(super) fn page_with(events: &[Given], rejects: &[&str]) -> Page {
     let mut rows = Vec::new();
     for event in events {
         let (start, len) = place(&event.raw);
-        rows.push(Row { start, len, key: event.key, at: at(event.at) });
+        rows.push(Row { start, len, key: event.key, body: body_of(&event.raw), at: at(event.at) });
     }
     let mut bad = Vec::new();
     for raw in rejects {
@@ -74,6 +76,13 @@ pub(super) fn page_with(events: &[Given], rejects: &[&str]) -> Page {
         bad.push(Reject { start, len, digest, reason: "no time" });
     }
     Page::new(Bytes::from(body), rows, bad, vec![])
+}
+
+/// The sum of an event's text, taken as one member.
+pub(super) fn body_of(raw: &str) -> BodySum {
+    let mut sum = Summing::default();
+    sum.add("", raw);
+    sum.finish(true)
 }
 
 pub(super) fn commit(store: &mut Store, stream: StreamId, page: &Page) -> Result<Committed, StoreError> {
@@ -86,11 +95,16 @@ pub(super) fn closing(window: Window, verified: bool) -> Closing {
 
 /// Every event of the spool in order: raw and lateness.
 pub(super) fn spooled(store: &Store, streams: &[StreamId]) -> Vec<(String, bool)> {
+    marked(store, streams).into_iter().map(|(raw, late, _)| (raw, late)).collect()
+}
+
+/// Every event of the spool in order: raw, lateness, and whether it is a revision.
+pub(super) fn marked(store: &Store, streams: &[StreamId]) -> Vec<(String, bool, bool)> {
     let mut reader = Reader::open(store.dir()).unwrap();
     let mut position = Position::START;
     let mut events = Vec::new();
     while let Some(segment) = reader.next_segment(position, streams).unwrap() {
-        events.extend(segment.events().map(|event| (event.raw.to_owned(), event.late)));
+        events.extend(segment.events().map(|event| (event.raw.to_owned(), event.late, event.revised)));
         position = Position::behind(&segment);
     }
     assert_eq!(reader.backlog(Position::START, streams).unwrap(), events.len() as u64);
