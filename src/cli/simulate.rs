@@ -52,6 +52,9 @@ pub(super) struct Options {
     /// The key that is accepted
     #[arg(long, value_name = "KEY", default_value = "simulated-key")]
     key: String,
+    /// The key may search events but not ask for Metrics, as keys made for event search alone
+    #[arg(long)]
+    no_metrics: bool,
     /// What goes wrong, besides --fault
     #[arg(long, value_name = "HOW", value_enum, default_value = "none")]
     faults: Faults,
@@ -174,7 +177,7 @@ fn simulated(options: &Options, now: UtcMillis) -> Result<Simulated, Failure> {
         LegacyTo::Instant => ToReading::Instant,
         LegacyTo::Exclusive => ToReading::Exclusive,
     };
-    let keys = vec![Key::new(&options.key)];
+    let keys = vec![Key { metrics: !options.no_metrics, ..Key::new(&options.key) }];
     let prerender = match (options.benchmark, legacy) {
         (None, _) => Vec::new(),
         (Some(_), Legacy::Served) => vec![Dialect::MessageEvents, Dialect::Events],
@@ -377,9 +380,10 @@ mod tests {
     #[test]
     fn switches_reach_the_simulation() {
         let made =
-            read("--dialect hollow --legacy-to exclusive --key k --messages 7 --seed 9 --port 1 --no-gzip").unwrap();
+            read("--dialect hollow --legacy-to exclusive --key k --messages 7 --seed 9 --port 1 --no-gzip --no-metrics").unwrap();
         assert_eq!((made.behaviour.legacy, made.behaviour.legacy_to), (Legacy::Hollow, ToReading::Exclusive));
         assert_eq!((made.behaviour.keys[0].text.as_str(), made.port, made.gzip), ("k", 1, false));
+        assert!(!made.behaviour.keys[0].metrics && made.behaviour.keys[0].granted);
         assert_eq!((made.population.size, made.population.seed), (Size::Messages(7), 9));
         assert!(read("").unwrap().gzip && read("--benchmark 900 --gzip").unwrap().gzip);
         let benchmark = read("--benchmark 900 --dialect events").unwrap();

@@ -6,6 +6,8 @@ pub mod bounce;
 pub mod catalogue;
 pub mod duration;
 pub mod event;
+pub mod forecast;
+pub mod hours;
 pub mod json;
 pub mod nearest;
 pub mod normalize;

@@ -161,6 +161,12 @@ impl Coverage {
     }
 }
 
+impl Extend<Window> for Coverage {
+    fn extend<I: IntoIterator<Item = Window>>(&mut self, windows: I) {
+        windows.into_iter().for_each(|w| self.insert(w));
+    }
+}
+
 impl FromIterator<Window> for Coverage {
     fn from_iter<I: IntoIterator<Item = Window>>(windows: I) -> Self {
         let mut set = Self::new();

@@ -118,8 +118,7 @@ impl Engine {
         if (known.is_none() && !clock.is_confirmed()) || !clock.is_plausible() {
             asker.greet(stream.settle).await?;
         }
-        let url = self.config.accounts.get(&stream.account).map(|account| account.url.to_string()).unwrap_or_default();
-        let fingerprint = format!("{url} {}", Filter::new(&stream.filter).fingerprint());
+        let fingerprint = fingerprint(&self.config, stream);
         let (name, floor, print) = (stream.name.clone(), floor(stream, clock.now()), fingerprint.clone());
         let row = self.store.write(move |store| store.stream_id(&name, &print, floor)).await?;
         let walker = Walker {
@@ -223,8 +222,14 @@ impl Forwarders {
     }
 }
 
+/// What a stream is read with: where, and the digest of its filter. The store keeps it beside what was read.
+pub fn fingerprint(config: &Config, stream: &Stream) -> String {
+    let url = config.accounts.get(&stream.account).map(|account| account.url.to_string()).unwrap_or_default();
+    format!("{url} {}", Filter::new(&stream.filter).fingerprint())
+}
+
 /// Where a new stream begins.
-fn floor(stream: &Stream, now: UtcMillis) -> UtcMillis {
+pub fn floor(stream: &Stream, now: UtcMillis) -> UtcMillis {
     match stream.start {
         Start::Ago(span) => now.plus(-span).max(horizon(now).plus(START_MARGIN)).ceil(MINUTE),
         Start::Now => end(now, stream.settle, MINUTE),

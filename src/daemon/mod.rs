@@ -3,11 +3,14 @@
 
 pub mod account;
 pub mod ask;
+pub mod audit;
 pub mod board;
 pub mod clock;
 pub mod engine;
+pub mod forecast;
 pub mod forward;
 pub mod ingest;
+pub mod losses;
 pub mod notify;
 mod recheck;
 pub mod reconcile;

@@ -11,6 +11,7 @@ use crate::config::{self, Config, KeyError, Stream};
 use crate::net::{Client, Limits, NetError};
 use crate::source::sparkpost::SparkPost;
 use crate::source::sparkpost::filter::Filter;
+use crate::source::sparkpost::metrics::Metrics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +96,12 @@ impl Upstream {
     /// What the streams of `stream`'s account share. [`Upstream::new`] has made one for every stream it was given.
     pub fn account(&self, stream: &Stream) -> Option<&Arc<Account>> {
         self.connections.get(&stream.account).map(|connection| &connection.shared)
+    }
+
+    /// The Metrics endpoint of the account `name`, and what its requests share with the streams'.
+    pub fn metrics(&self, name: &str) -> Option<(Metrics, Arc<Account>)> {
+        let Connection { config, client, key, shared } = self.connections.get(name)?;
+        Some((Metrics::new(client.clone(), config.url.clone(), key.clone()), shared.clone()))
     }
 
     /// A way to the API of `stream`. `remembered` is the dialect that an earlier run found out.

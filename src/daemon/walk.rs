@@ -173,14 +173,14 @@ impl Part {
 }
 
 /// Whether `page` has rows, and all of them lie outside `window`, edges left aside.
-fn lies_elsewhere(page: &Page, window: Window) -> bool {
+pub(super) fn lies_elsewhere(page: &Page, window: Window) -> bool {
     let (from, to) = (window.from().plus(-ELSEWHERE_FROM), window.to().plus(ELSEWHERE_FROM));
     !page.rows.is_empty() && page.rows.iter().all(|row| row.at < from || row.at >= to)
 }
 
 /// The page's count of the whole query, unless the page itself belies it: one that holds more rows than that, or has
 /// rows and still a following page where it says that there are no more. Believing such a count would hide events.
-fn believable_total(page: &Page) -> Option<u64> {
+pub(super) fn believable_total(page: &Page) -> Option<u64> {
     let rows = page.len() as u64;
     let belied = |total: u64| total < rows || (rows > 0 && total == rows && page.next.is_some());
     page.total.filter(|total| !belied(*total))

@@ -6,6 +6,7 @@ use super::docs;
 use super::faults::Fault;
 use super::filter::Filter;
 use super::kind::Dialect;
+use super::metrics;
 use super::paging::{Circumstances, compose};
 use super::population::{Event, Population};
 use super::query::Problem;
@@ -31,12 +32,14 @@ pub struct Key {
     pub subaccount: Option<u32>,
     /// Whether it may search events; 403 without `[L]`.
     pub granted: bool,
+    /// Whether it may ask for Metrics, another grant; 403 without.
+    pub metrics: bool,
 }
 
 impl Key {
     /// A key of the primary account with every grant.
     pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), subaccount: None, granted: true }
+        Self { text: text.to_owned(), subaccount: None, granted: true, metrics: true }
     }
 }
 
@@ -157,6 +160,7 @@ pub(super) enum Route {
     Search(Dialect),
     Documentation(Dialect),
     Samples(Dialect),
+    Metrics,
     Nowhere,
 }
 
@@ -170,6 +174,7 @@ impl Route {
             "/api/v1/events/message" => Self::Search(Dialect::Events),
             "/api/v1/events/message/documentation" => Self::Documentation(Dialect::Events),
             "/api/v1/events/message/samples" => Self::Samples(Dialect::Events),
+            "/api/v1/metrics/deliverability/time-series" => Self::Metrics,
             _ => Self::Nowhere,
         }
     }
@@ -177,7 +182,7 @@ impl Route {
     const fn dialect(self) -> Option<Dialect> {
         match self {
             Self::Search(dialect) | Self::Documentation(dialect) | Self::Samples(dialect) => Some(dialect),
-            Self::Nowhere => None,
+            Self::Metrics | Self::Nowhere => None,
         }
     }
 }
@@ -285,6 +290,9 @@ impl Api {
         }
         let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
         let route = Route::of(path);
+        if route == Route::Metrics {
+            return self.metrics(request, query, now);
+        }
         let Some(dialect) = route.dialect() else { return refusal(404, "resource not found", None, Some("1600")) };
         if dialect == Dialect::MessageEvents && self.behaviour.legacy == Legacy::Retired {
             return refusal(404, "resource not found", None, Some("1600"));
@@ -295,22 +303,39 @@ impl Api {
         match route {
             Route::Documentation(dialect) => Response::json(200, docs::documentation(dialect)),
             Route::Samples(dialect) => Response::json(200, docs::samples(dialect, query)),
-            _ => match self.authorize(request) {
+            _ => match self.authorize(request, |key| key.granted) {
                 Ok(key) => self.search(dialect, query, key, &Circumstances { now, faults, salt, host: request.host }),
                 Err(refused) => refused,
             },
         }
     }
 
-    fn authorize(&self, request: &Request<'_>) -> Result<&Key, Response> {
+    fn authorize(&self, request: &Request<'_>, may: fn(&Key) -> bool) -> Result<&Key, Response> {
         let given = request.authorization.unwrap_or("").trim();
         let basic = given.strip_prefix("Basic ").and_then(|coded| String::from_utf8(base64::decode(coded)?).ok());
         let given = basic.as_deref().map_or(given, |pair| pair.split(':').next().unwrap_or(""));
         match self.behaviour.keys.iter().find(|key| key.text == given) {
             // Both bodies as seen in clients' reports [L].
             None => Err(refusal(401, "Unauthorized.", None, None)),
-            Some(key) if !key.granted => Err(refusal(403, "Forbidden.", None, None)),
+            Some(key) if !may(key) => Err(refusal(403, "Forbidden.", None, None)),
             Some(key) => Ok(key),
+        }
+    }
+
+    fn metrics(&self, request: &Request<'_>, query: &str, now: UtcMillis) -> Response {
+        if request.method != "GET" {
+            return refusal(405, "Method not allowed", None, None);
+        }
+        let key = match self.authorize(request, |key| key.metrics) {
+            Ok(key) => key,
+            Err(refused) => return refused,
+        };
+        let own = key.subaccount.map(|number| Filter::default().only_subaccount(number));
+        let counted =
+            |event: &Event| own.as_ref().is_none_or(|filter| filter.matches(&View::of(&self.population, event)));
+        match metrics::time_series(&self.population, query, counted, now) {
+            Ok(body) => Response::json(200, body),
+            Err(Problem(description)) => refusal(400, "invalid params", Some(&description), Some("1200")),
         }
     }
 

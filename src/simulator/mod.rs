@@ -24,6 +24,7 @@
 //! | cursors never expire | |
 //! | filters compare exact values with their case, words without | |
 //! | `subaccounts=0` is the primary account | |
+//! | Metrics leave out steps without events, and count no AMP opens and clicks | |
 //! | legacy index maps replace arrays at every depth of `rcpt_meta` | |
 //! | a retired legacy endpoint is 404 with code `"1600"`, before the key is looked at | [`Behaviour::legacy`] |
 
@@ -38,6 +39,7 @@ mod json;
 mod kind;
 mod life;
 mod meta;
+mod metrics;
 mod paging;
 mod playback;
 mod population;

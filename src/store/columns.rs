@@ -10,6 +10,22 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct StreamId(pub(super) i64);
 
+/// A gap's number in this store.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct GapId(pub(super) i64);
+
+impl GapId {
+    /// The gap of this number, where there is one.
+    pub const fn from_number(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// The number, for people.
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+}
+
 /// A backfill's number in this store; never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IntentId(pub(super) i64);
@@ -40,6 +56,7 @@ macro_rules! integer_column {
 integer_column!(UtcMillis, UtcMillis::from_millis, |at: &Self| at.as_millis());
 integer_column!(StreamId, StreamId, |id: &Self| id.0);
 integer_column!(IntentId, IntentId, |id: &Self| id.0);
+integer_column!(GapId, GapId, |id: &Self| id.0);
 
 /// A count: SQLite has no unsigned integers.
 #[derive(Clone, Copy)]

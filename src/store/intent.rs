@@ -76,7 +76,8 @@ impl OutcomeKind {
     }
 }
 
-/// A connection for a process that does not hold the lock: it may hand in intents, and nothing else.
+/// A connection for a process that does not hold the lock: it may hand in intents, say that a gap was seen and what was
+/// lost in it, and nothing else.
 #[derive(Debug)]
 pub struct Mailbox {
     conn: Connection,
@@ -90,10 +91,15 @@ impl Mailbox {
 
     /// Hands an intent in; see [`Store::add_intent`].
     pub fn add_intent(&mut self, stream: &StreamName, window: Window, at: UtcMillis) -> Result<IntentId, StoreError> {
-        let tx = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        let tx = self.begin()?;
         let id = add(&tx, stream, window, at)?;
         tx.commit()?;
         Ok(id)
+    }
+
+    /// Waits for the writer's transaction, if one is under way, and begins one.
+    pub(super) fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        Ok(Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?)
     }
 
     /// What became of an intent.

@@ -3,7 +3,7 @@
 //!
 //! - [`Store`] writes. It holds the lock; each of its methods is one transaction.
 //! - [`Reader`] reads beside it, without the lock, also from another process.
-//! - [`Mailbox`] hands an intent to the process that holds the lock.
+//! - [`Mailbox`] hands an intent to the process that holds the lock, and writes what a person knows of a gap.
 //! - [`Handle`] is the way in for async code.
 //!
 //! Events enter through [`Store::commit_page`] and leave through [`Reader::next_segment`]; a sink's progress is its
@@ -13,6 +13,7 @@ mod capture;
 mod columns;
 mod daybook;
 mod error;
+mod gap;
 mod handle;
 mod intent;
 mod ledger;
@@ -29,8 +30,9 @@ mod summary;
 mod tests;
 
 pub use capture::{Committed, PageCommit};
-pub use columns::{IntentId, StreamId};
+pub use columns::{GapId, IntentId, StreamId};
 pub use error::StoreError;
+pub use gap::{Gap, Lost};
 pub use handle::Handle;
 pub use intent::{Intent, IntentProgress, Mailbox, Outcome, OutcomeKind};
 pub use ledger::Shown;
@@ -39,7 +41,7 @@ pub use progress::{Closing, Progress, StreamRow};
 pub use prune::{Follower, Pruned};
 pub use reader::Reader;
 pub use segment::{Segment, SpooledEvent};
-pub use summary::{Certificate, DeadLetter, DeadLetterCount, Gap, StreamSummary};
+pub use summary::{Certificate, DeadLetter, DeadLetterCount, StreamSummary};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::collections::HashMap;

@@ -106,7 +106,7 @@ CREATE TABLE dead_letter (
     UNIQUE (sink, seq, idx)
 ) STRICT;
 
--- Ranges that people asked for. The only table that a second process may write.
+-- Ranges that people asked for. A second process may write this table, and two columns of `gap`.
 CREATE TABLE intent (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     stream      TEXT NOT NULL,

@@ -6,7 +6,7 @@ use super::columns::{Count, StreamId, count_at, window_at};
 use super::error::StoreError;
 use super::progress::{self, Closing};
 use super::prune;
-use crate::core::time::UtcMillis;
+use crate::core::time::{MINUTE, UtcMillis};
 use crate::core::window::{Coverage, Window};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
 
@@ -47,21 +47,6 @@ pub struct StreamSummary {
 
 /// The certificate of a window: what was read, beside what the API said there is.
 pub type Certificate = Closing;
-
-/// A range that expired unread.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Gap {
-    /// The stream's name.
-    pub stream: String,
-    /// The range.
-    pub window: Window,
-    /// Why it was not read.
-    pub reason: String,
-    /// When that was found.
-    pub recorded_at: UtcMillis,
-    /// When an operator acknowledged it.
-    pub acknowledged_at: Option<UtcMillis>,
-}
 
 /// How many dead letters there are of a stream, for a sink.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -146,18 +131,6 @@ impl Reader {
         prune::spool_bytes(self.conn())
     }
 
-    /// All gaps, by stream and time.
-    pub fn gaps(&self) -> Result<Vec<Gap>, StoreError> {
-        let sql = "SELECT name, from_ms, to_ms, reason, recorded_at, acknowledged_at
-                   FROM gap JOIN stream ON stream.id = gap.stream ORDER BY name, from_ms";
-        let mut list = self.conn().prepare_cached(sql)?;
-        let rows = list.query_map((), |row| {
-            let (stream, window) = (row.get(0)?, window_at(row, 1)?);
-            Ok(Gap { stream, window, reason: row.get(3)?, recorded_at: row.get(4)?, acknowledged_at: row.get(5)? })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
     /// The certificates of a stream whose windows touch `window`, in the order in which they were closed.
     pub fn certificates(&self, stream: StreamId, window: Window) -> Result<Vec<Certificate>, StoreError> {
         let sql = "SELECT from_ms, to_ms, api_count, distinct_rows, pages, verified, closed_at FROM certificate
@@ -165,6 +138,25 @@ impl Reader {
         let mut list = self.conn().prepare_cached(sql)?;
         let rows = list.query_map((stream, window.from(), window.to()), certificate_at)?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The filter that each certificate's window was read with, in the order of [`Reader::certificates`]: the stream's
+    /// fingerprint at that time, empty where that was not written down.
+    pub fn certificate_filters(&self, stream: StreamId, window: Window) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT filter FROM certificate WHERE stream = ?1 AND from_ms < ?3 AND to_ms > ?2 ORDER BY id";
+        let mut list = self.conn().prepare_cached(sql)?;
+        let rows = list.query_map((stream, window.from(), window.to()), |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// How many events the API should show in `window` (as for [`Reader::count`]): what is stored, less what was erased
+    /// there after it had been read.
+    pub fn expected(&self, stream: StreamId, window: Window) -> Result<u64, StoreError> {
+        let sql = "SELECT coalesce(sum(count), 0) FROM erased WHERE stream = ?1 AND minute >= ?2 AND minute < ?3";
+        let minutes = |at: UtcMillis| at.ceil(MINUTE).as_millis() / MINUTE;
+        let mut sum = self.conn().prepare_cached(sql)?;
+        let erased = sum.query_row((stream, minutes(window.from()), minutes(window.to())), |row| count_at(row, 0))?;
+        Ok(self.count(stream, window)?.saturating_sub(erased))
     }
 
     /// What of a stream was read but never verified.

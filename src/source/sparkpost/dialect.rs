@@ -88,7 +88,8 @@ impl Dialect {
     }
 }
 
-fn under(base: &Url, path: &str) -> Url {
+/// `path` under an account's URL.
+pub(super) fn under(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     let prefix = base.path().trim_end_matches('/').to_owned();
     let prefix = prefix.strip_suffix("/api/v1").unwrap_or(&prefix).to_owned();

@@ -4,6 +4,7 @@
 pub mod catalogue;
 pub mod dialect;
 pub mod filter;
+pub mod metrics;
 pub mod query;
 pub mod wire;
 
@@ -194,8 +195,7 @@ impl SparkPost {
 
     fn refusal(&self, received: &Received, dialect: Dialect, server_time: Option<UtcMillis>) -> SourceError {
         let status = received.status;
-        let wait = received.header("retry-after").and_then(|text| retry_after(text, server_time.unwrap_or_default()));
-        let wait = wait.map(|ms| Duration::from_millis(ms.unsigned_abs()));
+        let wait = wait_asked(received, server_time);
         let said = wire::error_text(&received.body, self.key.expose_secret());
         let quoted = said.as_deref().map(|text| format!(": {text}")).unwrap_or_default();
         let refused = |kind, what: String, hint: &str| SourceError::Refused { kind, what, hint: hint.to_owned() };
@@ -248,6 +248,12 @@ impl SparkPost {
 
 fn transient(what: String) -> SourceError {
     SourceError::Transient { what, retry_after: None }
+}
+
+/// What `Retry-After` asks for.
+fn wait_asked(received: &Received, now: Option<UtcMillis>) -> Option<Duration> {
+    let wait = received.header("retry-after").and_then(|text| retry_after(text, now.unwrap_or_default()))?;
+    Some(Duration::from_millis(wait.unsigned_abs()))
 }
 
 fn http_date(text: &str) -> Option<UtcMillis> {
