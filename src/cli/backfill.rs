@@ -178,12 +178,16 @@ async fn alone(
         note!("{} {range}: {}", one.stream, one.certificate());
     }
     note!("{}", output::work(&engine.tally, (time.monotonic)() - started));
-    if let Err(error) = engine.store.write(|store| store.checkpoint().map(drop)).await {
-        tracing::debug!(%error, "the write-ahead log was not emptied");
-    }
+    let emptied = engine.store.write(|store| store.checkpoint().map(drop)).await;
     drained?;
     if let Some(failure) = failure {
         return Err(failure);
+    }
+    match emptied {
+        // Everything is safe in the log; but a disk that fails must not end in a green exit.
+        Err(error) if error.is_stop() => return Err(error.into()),
+        Err(error) => tracing::debug!(%error, "the write-ahead log was not emptied"),
+        Ok(()) => {}
     }
     if captured.iter().any(Captured::is_incomplete) {
         return Err(Failure {

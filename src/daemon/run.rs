@@ -108,8 +108,11 @@ impl Daemon {
             return Err(error);
         }
         drained?;
-        if let Err(error) = self.engine.store.write(|store| store.checkpoint().map(drop)).await {
-            tracing::warn!(%error, "the write-ahead log was not emptied; the next start does it");
+        match self.engine.store.write(|store| store.checkpoint().map(drop)).await {
+            // Everything is safe in the log; but a disk that fails must not end in a green exit.
+            Err(error) if error.is_stop() => return Err(error),
+            Err(error) => tracing::warn!(%error, "the write-ahead log was not emptied; the next start does it"),
+            Ok(()) => {}
         }
         Ok(())
     }

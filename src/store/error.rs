@@ -16,6 +16,18 @@ pub enum StoreError {
         /// The process that holds it, where it could be read.
         pid: Option<u32>,
     },
+    /// This process is not the one writer of the store any more. Nothing of the step was committed, and no later step
+    /// of it will be.
+    #[error(
+        "{} is not held by this process any more: {why}; let one sparkspool run on it, and leave sparkspool.lock alone",
+        dir.display()
+    )]
+    Fenced {
+        /// The data directory.
+        dir: PathBuf,
+        /// How that was noticed.
+        why: &'static str,
+    },
     /// The directory or a file in it cannot be created or written.
     #[error("{} cannot be written: {source}; {}", path.display(), way_out(source))]
     Unwritable {
@@ -180,6 +192,7 @@ mod tests {
         let errors = [
             StoreError::Locked { dir: path(), pid: Some(42) },
             StoreError::Locked { dir: path(), pid: None },
+            StoreError::Fenced { dir: path(), why: "its lock file was removed or replaced" },
             StoreError::Unwritable { path: path(), source: std::io::ErrorKind::PermissionDenied.into() },
             StoreError::Missing { path: path() },
             StoreError::NewerSchema { found: 3, known: 1 },

@@ -13,6 +13,7 @@ mod capture;
 mod columns;
 mod daybook;
 mod error;
+mod fence;
 mod gap;
 mod handle;
 mod intent;
@@ -56,7 +57,9 @@ pub struct Store {
     /// What ended the trust in this connection: after a failed write or sync, nothing may be retried on it.
     broken: Option<String>,
     dir: PathBuf,
-    _lock: open::Lock,
+    /// The number of this opening.
+    epoch: fence::Epoch,
+    lock: open::Lock,
 }
 
 /// What the writer keeps in memory between transactions. All of it can be rebuilt from the database.
@@ -77,13 +80,14 @@ impl Store {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let lock = open::lock(dir)?;
         let conn = open::writer(dir)?;
+        let epoch = fence::Epoch::at_open(&conn)?;
         let desk = Desk {
             progress: HashMap::new(),
             day_book: daybook::Scratch::default(),
             packer: segment::Packer::new()?,
             unpacker: segment::Unpacker::new()?,
         };
-        Ok(Self { conn, desk, broken: None, dir: dir.to_owned(), _lock: lock })
+        Ok(Self { conn, desk, broken: None, dir: dir.to_owned(), epoch, lock })
     }
 
     /// The data directory.
@@ -110,7 +114,8 @@ impl Store {
         self.transact(|tx, _| keep_meta(tx, key, value))
     }
 
-    /// Runs `step` as one transaction: all of it is on disk when this returns `Ok`, nothing of it otherwise.
+    /// Runs `step` as one transaction: all of it is on disk when this returns `Ok`, nothing of it otherwise. Fails with
+    /// [`StoreError::Fenced`] where this is not the one writer any more.
     ///
     /// `step` must not change the desk's progress: what the transaction changes there is put there by the caller,
     /// after this has returned `Ok`.
@@ -119,11 +124,13 @@ impl Store {
         step: impl FnOnce(&Transaction<'_>, &mut Desk) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.refuse_when_broken()?;
-        let Self { conn, desk, .. } = self;
+        let Self { conn, desk, epoch, lock, .. } = self;
         let outcome =
             Transaction::new_unchecked(conn, TransactionBehavior::Immediate).map_err(StoreError::from).and_then(|tx| {
+                let claimed = fence::pass(&tx, *epoch, lock)?;
                 let value = step(&tx, desk)?;
                 tx.commit()?;
+                *epoch = claimed;
                 Ok(value)
             });
         self.noting_breakage(outcome)
@@ -136,6 +143,8 @@ impl Store {
             && error.is_stop()
         {
             self.broken = Some(error.to_string());
+            // Setting a flag of an open connection cannot fail; if it did, closing would at worst repeat a checkpoint.
+            let _ = open::write_at_close(&self.conn, false);
         }
         outcome
     }

@@ -2,6 +2,7 @@
 //! It exists so that no second writer, no newer schema and no foreign file is ever touched.
 
 use super::error::StoreError;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -20,7 +21,40 @@ const STATEMENTS_KEPT: usize = 64;
 /// The exclusive lock of a data directory; given up when dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+    dir: PathBuf,
+}
+
+impl Lock {
+    /// The data directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Whether the file that is locked is the one that the next process would try to lock.
+    pub(super) fn is_in_place(&self) -> bool {
+        is_in_place(&self.file, &lock_file(&self.dir))
+    }
+}
+
+fn lock_file(dir: &Path) -> PathBuf {
+    dir.join("sparkspool.lock")
+}
+
+#[cfg(unix)]
+fn is_in_place(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(held), Ok(found)) => (held.dev(), held.ino()) == (found.dev(), found.ino()),
+        (_, Err(error)) => error.kind() != std::io::ErrorKind::NotFound,
+        // What cannot be looked at says nothing.
+        (Err(_), Ok(_)) => true,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_in_place(_file: &File, _path: &Path) -> bool {
+    true
 }
 
 /// Where the database lies in `dir`.
@@ -31,20 +65,17 @@ pub(super) fn database(dir: &Path) -> PathBuf {
 /// Creates `dir` where it is missing and takes its lock. The lock is on a file of its own, because closing any
 /// descriptor of the database would drop the locks SQLite holds on it.
 pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
-    let path = dir.join("sparkspool.lock");
+    let path = lock_file(dir);
     let unwritable = |path: &Path| {
         let path = path.to_owned();
         move |source| StoreError::Unwritable { path, source }
     };
-    if !dir.is_dir() {
-        private_dir().create(dir).map_err(unwritable(dir))?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_dir(parent);
-        }
-    }
+    create_dir(dir).map_err(unwritable(dir))?;
     let mut file = private_file().create(true).read(true).open(&path).map_err(unwritable(&path))?;
     match file.try_lock() {
-        Ok(()) => {}
+        Ok(()) if is_in_place(&file, &path) => {}
+        // Between the opening and the locking somebody put another file in its place.
+        Ok(()) => return Err(StoreError::Locked { dir: dir.to_owned(), pid: None }),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             // The number is only there to help; without it the refusal is the same.
@@ -55,11 +86,22 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     }
     let pid = format!("{}\n", std::process::id());
     file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(unwritable(&path))?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file, dir: dir.to_owned() })
+}
+
+/// Creates `dir` and what is missing above it, each durable: a store whose directory is lost is lost with it.
+fn create_dir(dir: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()).collect();
+    for dir in missing.into_iter().rev() {
+        private_dir().create(dir)?;
+        sync_dir(dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+    }
+    Ok(())
 }
 
 fn private_dir() -> DirBuilder {
     let mut builder = DirBuilder::new();
+    // So that one which another process has just created is no error.
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -90,13 +132,20 @@ pub(super) fn writer(dir: &Path) -> Result<Connection, StoreError> {
     }
     refuse_newer(look(&path).map_err(|error| naming(error, &path))?)?;
     let mut conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    write_at_close(&conn, false)?;
     if conn.is_readonly("main")? {
         return Err(StoreError::Unwritable { path, source: std::io::ErrorKind::PermissionDenied.into() });
     }
     quick_check(&conn).map_err(|error| naming(error, &path))?;
     make_durable(&conn)?;
     migrate(&mut conn, MIGRATIONS)?;
+    write_at_close(&conn, true)?;
     Ok(conn)
+}
+
+/// Whether closing `conn` moves the log into the database: not after a failure, when nothing may be written any more.
+pub(super) fn write_at_close(conn: &Connection, may: bool) -> rusqlite::Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !may).map(drop)
 }
 
 /// A connection beside the writer's: of the schema this program knows, or refused.
@@ -148,7 +197,7 @@ fn look(path: &Path) -> Result<i64, StoreError> {
         let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
         // Closing must not move the log of a database that may turn out not to be ours to write.
-        conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        write_at_close(&conn, false)?;
         let objects = conn.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
         Ok((pragma(&conn, "application_id")?, pragma(&conn, "user_version")?, objects))
     };

@@ -11,6 +11,7 @@ mod catalogue;
 mod cli;
 mod client;
 mod config;
+mod crash;
 mod demo;
 mod file_sink;
 mod fixtures;

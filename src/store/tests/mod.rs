@@ -127,6 +127,7 @@ pub(super) fn kind<T>(outcome: Result<T, StoreError>) -> &'static str {
     match outcome {
         Ok(_) => "ok",
         Err(StoreError::Locked { .. }) => "locked",
+        Err(StoreError::Fenced { .. }) => "fenced",
         Err(StoreError::Unwritable { .. }) => "unwritable",
         Err(StoreError::Missing { .. }) => "missing",
         Err(StoreError::NewerSchema { .. }) => "newer",

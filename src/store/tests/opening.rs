@@ -23,6 +23,63 @@ fn a_second_instance_is_told_who_holds_the_store() {
 }
 
 #[test]
+fn openings_are_counted_and_a_store_on_a_full_disk_is_counted_later() {
+    let (dir, store, _) = fresh();
+    assert_eq!(store.epoch(), Some(1));
+    drop(store);
+    let mut store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.epoch(), Some(2));
+    store.epoch = fence::Epoch::Unclaimed;
+    assert_eq!(store.epoch(), None);
+    store.set_meta("k", "v").unwrap();
+    assert_eq!(store.epoch(), Some(3));
+}
+
+#[test]
+fn a_writer_whose_lock_file_is_gone_or_another_commits_nothing() {
+    let away: [fn(&Path); 3] = [
+        |lock| std::fs::remove_file(lock).unwrap(),
+        |lock| std::fs::rename(lock, lock.with_extension("away")).unwrap(),
+        |lock| {
+            std::fs::rename(lock, lock.with_extension("away")).unwrap();
+            std::fs::write(lock, "1\n").unwrap();
+        },
+    ];
+    for take_away in away {
+        let (dir, mut older, stream) = fresh();
+        take_away(&dir.path().join("sparkspool.lock"));
+        assert_eq!(kind(older.set_meta("k", "older")), "fenced");
+        let mut newer = Store::open(dir.path()).unwrap();
+        newer.set_meta("k", "newer").unwrap();
+        assert_eq!(kind(commit(&mut older, stream, &page(&[given("1", 5)]))), "fenced");
+        assert_eq!(older.meta("k").unwrap().as_deref(), Some("newer"));
+        // Closing the older one takes nothing from the newer one.
+        drop(older);
+        assert_eq!(commit(&mut newer, stream, &page(&[given("1", 5)])).unwrap().new_events, 1);
+    }
+}
+
+#[test]
+fn a_writer_behind_which_another_has_opened_commits_nothing_even_with_its_lock_file_back() {
+    let (dir, mut older, stream) = fresh();
+    let lock = dir.path().join("sparkspool.lock");
+    std::fs::rename(&lock, lock.with_extension("away")).unwrap();
+    drop(Store::open(dir.path()).unwrap());
+    std::fs::rename(lock.with_extension("away"), &lock).unwrap();
+    let error = commit(&mut older, stream, &page(&[given("1", 5)])).unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }) && !error.is_pause(), "{error}");
+    assert!(spooled(&older, &[stream]).is_empty());
+}
+
+#[test]
+fn directories_above_are_created_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = dir.path().join("a/b/c");
+    drop(Store::open(&inside).unwrap());
+    Store::open(&inside).unwrap();
+}
+
+#[test]
 fn a_newer_schema_is_refused_and_left_byte_identical() {
     let (dir, mut store, _) = fresh();
     store.checkpoint().unwrap();
