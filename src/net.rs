@@ -1,6 +1,7 @@
 //! The only HTTP client of the program: its timeouts, its limits and the way it reads a body.
 //! It exists so that no request can follow a redirect, wait for ever, or grow without bound, whoever makes it.
 
+use crate::core::BoxFuture;
 use crate::core::time::UtcMillis;
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
@@ -22,11 +23,33 @@ pub struct Limits {
 }
 
 /// An HTTP client that follows no redirect and asks for gzip.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    way: Way,
     limits: Limits,
     spares: Spares,
+}
+
+/// What carries requests.
+#[derive(Clone)]
+enum Way {
+    Network(reqwest::Client),
+    Memory(Carrier),
+}
+
+/// Carries a GET without a network, for simulations in virtual time: the URL and the value of `Authorization` in, what
+/// came back out. Everything before and behind it (limits, decompression, meaning) is the same as over a network.
+pub type Carrier = Arc<dyn Fn(url::Url, Option<String>) -> BoxFuture<'static, Result<Carried, NetError>> + Send + Sync>;
+
+/// An answer as it crossed the wire: the body in pieces, compressed where its headers say so.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// The status code.
+    pub status: u16,
+    /// The headers. Those that cannot be headers are left out.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Vec<Bytes>,
 }
 
 /// The memory of bodies that were dropped, for the next ones: pages are large, and new memory is not free.
@@ -136,37 +159,92 @@ impl Client {
             }
             builder = builder.tls_certs_merge(roots);
         }
-        Ok(Self { http: builder.build().map_err(setup)?, limits, spares: Spares::default() })
+        Ok(Self { way: Way::Network(builder.build().map_err(setup)?), limits, spares: Spares::default() })
+    }
+
+    /// A client with these limits whose requests `carrier` carries.
+    pub fn carried(limits: Limits, carrier: Carrier) -> Self {
+        Self { way: Way::Memory(carrier), limits, spares: Spares::default() }
     }
 
     /// One GET. `authorization` is sent as it stands and marked sensitive.
     pub async fn get(&self, url: url::Url, authorization: Option<&str>) -> Result<Received, NetError> {
         let host = url.host_str().unwrap_or_default();
         let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let mut request = self.http.get(url).header("accept", "application/json").header("accept-encoding", "gzip");
+        match &self.way {
+            Way::Network(http) => self.get_over_network(http, url, &host, authorization).await,
+            Way::Memory(carrier) => self.get_from_memory(carrier, url, &host, authorization).await,
+        }
+    }
+
+    async fn get_over_network(
+        &self,
+        http: &reqwest::Client,
+        url: url::Url,
+        host: &str,
+        authorization: Option<&str>,
+    ) -> Result<Received, NetError> {
+        let mut request = http.get(url).header("accept", "application/json").header("accept-encoding", "gzip");
         if let Some(key) = authorization {
             let mut value = reqwest::header::HeaderValue::from_str(key)
                 .map_err(|_| NetError::Setup("the API key holds characters that a header cannot carry".into()))?;
             value.set_sensitive(true);
             request = request.header(reqwest::header::AUTHORIZATION, value);
         }
-        let mut response = request.send().await.map_err(|e| classify(&e, &host, &self.limits))?;
-        let gzip =
-            response.headers().get("content-encoding").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"gzip"));
-        let announced = if gzip { None } else { response.content_length() };
-        let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        let mut body = Body::new(spare, gzip, announced, self.limits.body_max);
+        let mut response = request.send().await.map_err(|e| classify(&e, host, &self.limits))?;
+        let mut body = self.body_for(response.headers(), response.content_length());
         let mut wire_bytes = 0;
-        while let Some(chunk) = response.chunk().await.map_err(|e| classify(&e, &host, &self.limits))? {
+        while let Some(chunk) = response.chunk().await.map_err(|e| classify(&e, host, &self.limits))? {
             wire_bytes += chunk.len() as u64;
             body.push(&chunk)?;
         }
-        Ok(Received {
-            status: response.status().as_u16(),
-            headers: response.headers().clone(),
-            body: Bytes::from_owner(Borrowed { bytes: body.finish()?, spares: self.spares.clone() }),
-            wire_bytes,
-        })
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        self.received(status, headers, body, wire_bytes)
+    }
+
+    async fn get_from_memory(
+        &self,
+        carrier: &Carrier,
+        url: url::Url,
+        host: &str,
+        authorization: Option<&str>,
+    ) -> Result<Received, NetError> {
+        let limit = self.limits.idle.min(self.limits.request);
+        let carried = tokio::time::timeout(limit, carrier(url, authorization.map(str::to_owned)));
+        let Ok(carried) = carried.await else {
+            return Err(NetError::Timeout(format!("waiting for the response (`{host}`, limit {}s)", limit.as_secs())));
+        };
+        let Carried { status, headers: fields, body: pieces } = carried?;
+        let mut headers = reqwest::header::HeaderMap::with_capacity(fields.len());
+        for (name, value) in &fields {
+            if let Ok(value) = reqwest::header::HeaderValue::from_str(value) {
+                headers.append(*name, value);
+            }
+        }
+        let wire_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let mut body = self.body_for(&headers, Some(wire_bytes));
+        pieces.iter().try_for_each(|piece| body.push(piece))?;
+        self.received(status, headers, body, wire_bytes)
+    }
+
+    /// An empty body for a response with these headers, of which `length` bytes are announced.
+    fn body_for(&self, headers: &reqwest::header::HeaderMap, length: Option<u64>) -> Body {
+        let gzip = headers.get("content-encoding").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"gzip"));
+        let announced = if gzip { None } else { length };
+        let spare = self.spares.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        Body::new(spare, gzip, announced, self.limits.body_max)
+    }
+
+    fn received(
+        &self,
+        status: u16,
+        headers: reqwest::header::HeaderMap,
+        body: Body,
+        wire_bytes: u64,
+    ) -> Result<Received, NetError> {
+        let bytes = body.finish()?;
+        let body = Bytes::from_owner(Borrowed { bytes, spares: self.spares.clone() });
+        Ok(Received { status, body, wire_bytes, headers })
     }
 }
 
@@ -337,6 +415,45 @@ mod tests {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_memory_carries_meets_the_same_limits_as_what_a_network_does() {
+        let limits = Limits {
+            connect: Duration::from_secs(1),
+            idle: Duration::from_secs(2),
+            request: Duration::from_secs(3),
+            body_max: 1_000,
+        };
+        let carrier: Carrier = Arc::new(|url, key| {
+            Box::pin(async move {
+                assert_eq!(key.as_deref(), Some("k"));
+                let text = br#"{"results":[]}"#;
+                let (encoding, body) = match url.path() {
+                    "/gzip" => ("gzip", gzip(text)),
+                    "/cut" => ("gzip", gzip(text)[..20].to_vec()),
+                    "/bomb" => ("gzip", gzip(&[b' '; 1_001])),
+                    "/slow" => {
+                        tokio::time::sleep(Duration::from_millis(2_001)).await;
+                        ("identity", text.to_vec())
+                    }
+                    _ => ("identity", text.to_vec()),
+                };
+                let body = body.chunks(7).map(Bytes::copy_from_slice).collect();
+                Ok(Carried { status: 200, headers: vec![("content-encoding", encoding.into())], body })
+            })
+        });
+        let client = Client::carried(limits, carrier);
+        let get = async |path: &str| {
+            client.get(url::Url::parse(&format!("http://127.0.0.1{path}")).unwrap(), Some("k")).await
+        };
+        for path in ["/plain", "/gzip"] {
+            let received = get(path).await.unwrap();
+            assert_eq!((received.status, &received.body[..]), (200, &br#"{"results":[]}"#[..]), "{path}");
+        }
+        assert!(matches!(get("/cut").await, Err(NetError::Broken(_))));
+        assert!(matches!(get("/bomb").await, Err(NetError::TooLarge(1_000))));
+        assert!(matches!(get("/slow").await, Err(NetError::Timeout(_))));
     }
 
     #[test]

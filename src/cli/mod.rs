@@ -176,6 +176,7 @@ fn surroundings(patience: Option<Patience>) -> Surroundings {
         env: Arc::new(|name| std::env::var(name).ok()),
         stdout: Arc::new(|| Box::new(std::io::stdout())),
         patience,
+        carrier: None,
     }
 }
 

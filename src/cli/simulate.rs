@@ -278,7 +278,6 @@ fn known_faults() -> Vec<Fault> {
         Fault::Slow(2 * SECOND),
         Fault::Stalled(20 * SECOND),
         Fault::Huge(256 << 20),
-        Fault::StickyReplica(45 * SECOND),
     ];
     own.into_iter().chain(FaultPlan::adverse(0, 0.0).rules.into_iter().map(|(_, fault)| fault)).collect()
 }
@@ -379,8 +378,10 @@ mod tests {
 
     #[test]
     fn switches_reach_the_simulation() {
-        let made =
-            read("--dialect hollow --legacy-to exclusive --key k --messages 7 --seed 9 --port 1 --no-gzip --no-metrics").unwrap();
+        let made = read(
+            "--dialect hollow --legacy-to exclusive --key k --messages 7 --seed 9 --port 1 --no-gzip --no-metrics",
+        )
+        .unwrap();
         assert_eq!((made.behaviour.legacy, made.behaviour.legacy_to), (Legacy::Hollow, ToReading::Exclusive));
         assert_eq!((made.behaviour.keys[0].text.as_str(), made.port, made.gzip), ("k", 1, false));
         assert!(!made.behaviour.keys[0].metrics && made.behaviour.keys[0].granted);

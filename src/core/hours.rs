@@ -101,8 +101,7 @@ mod tests {
     fn the_worst_of_an_hour_has_the_word() {
         let coverage = set(&[(30, 300), (360, 480), (490, 540)]);
         let (gaps, unverified) = (set(&[(300, 310)]), set(&[(60, 130), (200, 210)]));
-        let known =
-            Known { whole: window(30, 600), coverage: &coverage, gaps: &gaps, unverified: &unverified };
+        let known = Known { whole: window(30, 600), coverage: &coverage, gaps: &gaps, unverified: &unverified };
         let shown = Shown { equal: set(&[(60, 120)]), short: set(&[(180, 240)]), doubtful: set(&[(240, 250)]) };
         let found = hours(window(0, 700), known, &shown);
         let standings: Vec<_> = found.iter().map(|hour| hour.standing).collect();

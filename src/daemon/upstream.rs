@@ -8,7 +8,7 @@ use super::notify::Pulse;
 use super::sinks::MakeStdout;
 use super::tally::Tally;
 use crate::config::{self, Config, KeyError, Stream};
-use crate::net::{Client, Limits, NetError};
+use crate::net::{Carrier, Client, Limits, NetError};
 use crate::source::sparkpost::SparkPost;
 use crate::source::sparkpost::filter::Filter;
 use crate::source::sparkpost::metrics::Metrics;
@@ -62,6 +62,8 @@ pub struct Surroundings {
     pub stdout: MakeStdout,
     /// For one-shot commands.
     pub patience: Option<Patience>,
+    /// What carries requests instead of a network: a simulation's memory.
+    pub carrier: Option<Carrier>,
 }
 
 struct Connection {
@@ -136,7 +138,10 @@ impl Upstream {
 fn connect(account: &config::Account, surroundings: &Surroundings) -> Result<Connection, SetupError> {
     let env = surroundings.env.clone();
     let key = account.key.read(&*env).map_err(|source| SetupError::Key { account: account.name.clone(), source })?;
-    let client = client(account)?;
+    let client = match &surroundings.carrier {
+        Some(carrier) => Client::carried(limits(account), carrier.clone()),
+        None => client(account)?,
+    };
     let shared =
         Account::new(surroundings.time.clone(), account.requests_per_minute, account.concurrency, account.page_size);
     Ok(Connection { config: account.clone(), client, key, shared: Arc::new(shared) })
@@ -145,13 +150,6 @@ fn connect(account: &config::Account, surroundings: &Surroundings) -> Result<Con
 /// An account's HTTP client, for what needs no key.
 pub fn client(account: &config::Account) -> Result<Client, SetupError> {
     let name = || account.name.clone();
-    let millis = |span: i64| Duration::from_millis(span.unsigned_abs());
-    let limits = Limits {
-        connect: millis(account.connect_timeout),
-        idle: millis(account.idle_timeout),
-        request: millis(account.request_timeout),
-        body_max: account.body_max,
-    };
     let roots = match &account.ca_file {
         Some(path) => Some(std::fs::read(path).map_err(|source| SetupError::CaFile {
             account: name(),
@@ -160,5 +158,15 @@ pub fn client(account: &config::Account) -> Result<Client, SetupError> {
         })?),
         None => None,
     };
-    Client::new(limits, roots.as_deref()).map_err(|source| SetupError::Net { account: name(), source })
+    Client::new(limits(account), roots.as_deref()).map_err(|source| SetupError::Net { account: name(), source })
+}
+
+fn limits(account: &config::Account) -> Limits {
+    let millis = |span: i64| Duration::from_millis(span.unsigned_abs());
+    Limits {
+        connect: millis(account.connect_timeout),
+        idle: millis(account.idle_timeout),
+        request: millis(account.request_timeout),
+        body_max: account.body_max,
+    }
 }

@@ -63,6 +63,22 @@ pub enum Legacy {
     Retired,
     /// 200 and no rows, whatever is asked: a retirement that nobody notices `[A]`.
     Hollow,
+    /// [`Legacy::Served`] until this instant, [`Legacy::Retired`] from then on.
+    RetiredFrom(UtcMillis),
+    /// [`Legacy::Served`] until this instant, [`Legacy::Hollow`] from then on.
+    HollowFrom(UtcMillis),
+}
+
+impl Legacy {
+    /// What has become of it by `now`: one of the first three.
+    fn by(self, now: UtcMillis) -> Self {
+        match self {
+            Self::RetiredFrom(at) if now >= at => Self::Retired,
+            Self::HollowFrom(at) if now >= at => Self::Hollow,
+            Self::RetiredFrom(_) | Self::HollowFrom(_) => Self::Served,
+            fixed => fixed,
+        }
+    }
 }
 
 /// Switches of the API's behaviour.
@@ -294,7 +310,7 @@ impl Api {
             return self.metrics(request, query, now);
         }
         let Some(dialect) = route.dialect() else { return refusal(404, "resource not found", None, Some("1600")) };
-        if dialect == Dialect::MessageEvents && self.behaviour.legacy == Legacy::Retired {
+        if dialect == Dialect::MessageEvents && self.behaviour.legacy.by(now) == Legacy::Retired {
             return refusal(404, "resource not found", None, Some("1600"));
         }
         if request.method != "GET" {
@@ -347,7 +363,7 @@ impl Api {
         if let Some(subaccount) = key.subaccount {
             search.filter = search.filter.only_subaccount(subaccount);
         }
-        if dialect == Dialect::MessageEvents && self.behaviour.legacy == Legacy::Hollow {
+        if dialect == Dialect::MessageEvents && self.behaviour.legacy.by(around.now) == Legacy::Hollow {
             return Response::json(200, r#"{"results":[],"total_count":0,"links":[]}"#.to_owned());
         }
         let composed = compose(self, &search, around);

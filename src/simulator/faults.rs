@@ -233,6 +233,7 @@ impl FaultPlan {
             Fault::Links(LinkShape::Object),
             Fault::ReplicaLag(45 * SECOND),
             Fault::TiesReordered,
+            Fault::StickyReplica(45 * SECOND),
         ];
         Self { seed, rules: faults.into_iter().map(|fault| (When::Share(share), fault)).collect() }
     }
@@ -242,6 +243,11 @@ impl FaultPlan {
         let window = Window::new(start, start.plus(i64::from(minutes.max(1)) * MINUTE));
         let rules = window.map(|window| (When::During(window), Fault::Throttled(RetryAfter::Absent)));
         Self { seed: 0, rules: rules.into_iter().collect() }
+    }
+
+    /// No connection survives while the clock is in `window`.
+    pub fn outage(window: Window) -> Self {
+        Self::one(When::During(window), Fault::Reset)
     }
 
     /// What strikes search `number` at `now`.

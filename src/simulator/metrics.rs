@@ -103,8 +103,7 @@ mod tests {
         let now = window.to().plus(300 * MINUTE);
         let count = |query: &str| -> u64 {
             let query = format!("from={}&to={}&{query}", window.from().to_minute_text(), window.to().to_minute_text());
-            let body: Value =
-                serde_json::from_str(&time_series(&population, &query, |_| true, now).unwrap()).unwrap();
+            let body: Value = serde_json::from_str(&time_series(&population, &query, |_| true, now).unwrap()).unwrap();
             let rows = body["results"].as_array().unwrap();
             rows.iter().flat_map(|row| row.as_object().unwrap().values()).filter_map(Value::as_u64).sum()
         };

@@ -54,6 +54,10 @@ pub struct PopulationOptions {
     pub future_share: f64,
     /// Share of optional fields that are missing.
     pub dropout_share: f64,
+    /// Single seconds in which very much is injected at once.
+    pub bursts: u32,
+    /// Events in each of these seconds, from the least to the most.
+    pub burst_events: (u32, u32),
 }
 
 impl PopulationOptions {
@@ -76,6 +80,8 @@ impl PopulationOptions {
             changed_share: 0.0,
             future_share: 0.0,
             dropout_share: 0.02,
+            bursts: 0,
+            burst_events: (0, 0),
         }
     }
 
@@ -203,6 +209,7 @@ impl<'a> Birth<'a> {
     }
 
     fn all(mut self, rhythm: &Rhythm) -> (Vec<Message>, Vec<Event>) {
+        self.burst(rhythm);
         let mut parade = Fate::PARADE.iter();
         let mut steps = Vec::new();
         // Every life begins inside the window, so each turn adds an event and this ends.
@@ -223,6 +230,20 @@ impl<'a> Birth<'a> {
             self.events.truncate(count as usize);
         }
         (self.messages, self.events)
+    }
+
+    /// Injections of one second, more of them than pages hold.
+    fn burst(&mut self, rhythm: &Rhythm) {
+        let (least, most) = self.options.burst_events;
+        for _ in 0..self.options.bursts {
+            let (_, at, burst) = rhythm.next(self.chance);
+            let events = u64::from(least) + self.chance.below(u64::from(most.saturating_sub(least)) + 1);
+            for _ in 0..events {
+                self.send(Fate::Delivered, 0, at, burst);
+                let first = self.events.len();
+                self.happen(Step { at, kind: Kind::Injection, answer: 0, retries: 0 }, first);
+            }
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -253,11 +274,11 @@ impl<'a> Birth<'a> {
         let mut event = Event {
             at: step.at,
             visible_at: self.visible_at(step.at),
-            changed_at: None,
             erased_at: self.chance.hit(self.options.erased_share).then(|| {
                 let after = self.chance.tail(MINUTE, 5 * DAY);
                 step.at.plus(after)
             }),
+            changed_at: None,
             id,
             kind,
             message: u32::try_from(self.messages.len() - 1).unwrap_or(u32::MAX),
@@ -373,6 +394,22 @@ mod tests {
         assert!(by_id.values().filter(|kinds| kinds.len() == 2).count() > 20, "one id, two types");
         let ties = events.windows(2).filter(|pair| pair[0].at == pair[1].at).count();
         assert!(ties > 1_000, "{ties} ties");
+    }
+
+    #[test]
+    fn bursts_fill_single_seconds_and_changes_leave_everything_else_as_it_was() {
+        let plain = PopulationOptions::adverse(9, window(), Size::Events(5_000));
+        let changing = PopulationOptions { changed_share: 0.1, ..plain.clone() };
+        let (plain, changing) = (Population::generate(plain), Population::generate(changing));
+        let place = |event: &Event| (event.at, event.visible_at, event.id, event.seed);
+        assert!(plain.events().iter().map(place).eq(changing.events().iter().map(place)));
+        let changed = changing.events().iter().filter(|event| event.changed_at.is_some()).count();
+        assert!((300..600).contains(&changed), "{changed}");
+        let bursting = PopulationOptions { bursts: 3, burst_events: (60, 260), ..plain.options };
+        let bursting = Population::generate(bursting);
+        assert_eq!(bursting.events().len(), 5_000);
+        let dense = bursting.events().chunk_by(|a, b| a.at == b.at).filter(|second| second.len() >= 60).count();
+        assert_eq!(dense, 3);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub use capture::{Committed, PageCommit};
 pub use columns::{GapId, IntentId, StreamId};
 pub use error::StoreError;
 pub use gap::{Gap, Lost};
-pub use handle::Handle;
+pub use handle::{Death, Handle};
 pub use intent::{Intent, IntentProgress, Mailbox, Outcome, OutcomeKind};
 pub use ledger::Shown;
 pub use position::{Ack, Bookmark, Position, Refused};

@@ -6,7 +6,7 @@ use super::columns::{Count, StreamId, count_at, window_at};
 use super::error::StoreError;
 use super::progress::{self, Closing};
 use super::prune;
-use crate::core::time::{MINUTE, UtcMillis};
+use crate::core::time::UtcMillis;
 use crate::core::window::{Coverage, Window};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
 
@@ -147,16 +147,6 @@ impl Reader {
         let mut list = self.conn().prepare_cached(sql)?;
         let rows = list.query_map((stream, window.from(), window.to()), |row| row.get(0))?;
         Ok(rows.collect::<Result<_, _>>()?)
-    }
-
-    /// How many events the API should show in `window` (as for [`Reader::count`]): what is stored, less what was erased
-    /// there after it had been read.
-    pub fn expected(&self, stream: StreamId, window: Window) -> Result<u64, StoreError> {
-        let sql = "SELECT coalesce(sum(count), 0) FROM erased WHERE stream = ?1 AND minute >= ?2 AND minute < ?3";
-        let minutes = |at: UtcMillis| at.ceil(MINUTE).as_millis() / MINUTE;
-        let mut sum = self.conn().prepare_cached(sql)?;
-        let erased = sum.query_row((stream, minutes(window.from()), minutes(window.to())), |row| count_at(row, 0))?;
-        Ok(self.count(stream, window)?.saturating_sub(erased))
     }
 
     /// What of a stream was read but never verified.

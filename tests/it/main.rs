@@ -5,6 +5,7 @@
 
 mod architecture;
 mod bad_input;
+mod campaign;
 mod canary;
 mod capture;
 mod catalogue;

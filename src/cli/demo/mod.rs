@@ -165,6 +165,7 @@ impl Demo {
             env: Arc::new(folder::env),
             stdout: Arc::new(|| Box::new(std::io::stdout())),
             patience: Some(PATIENCE),
+            carrier: None,
         };
         let engine = Engine::new(self.config.clone(), self.store.clone(), surroundings)?;
         self.tallies.push(engine.tally.clone());

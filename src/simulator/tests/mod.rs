@@ -303,6 +303,12 @@ fn the_legacy_endpoint_can_be_gone_or_hollow() {
     let gone = simulation(|options| options.behaviour.legacy = Legacy::Retired);
     assert_eq!(ask(&gone, LEGACY, NOW).status, 404);
     assert_eq!(ask(&gone, EVENTS, NOW).status, 200);
+    for (later, status) in [(Legacy::RetiredFrom(NOW), 404), (Legacy::HollowFrom(NOW), 200)] {
+        let later = simulation(|options| options.behaviour.legacy = later);
+        assert!(ask(&later, LEGACY, NOW.plus(-1)).rows > 0);
+        let then = ask(&later, LEGACY, NOW);
+        assert_eq!((then.status, then.rows), (status, 0));
+    }
     let hollow = simulation(|options| options.behaviour.legacy = Legacy::Hollow);
     assert_eq!(ask(&hollow, LEGACY, NOW).text(), r#"{"results":[],"total_count":0,"links":[]}"#);
     assert!(page(&hollow, EVENTS, NOW)["total_count"].as_u64() > Some(0));
@@ -377,4 +383,28 @@ fn benchmark_options_make_exactly_what_is_asked() {
     );
     let ids: BTreeSet<_> = simulation.api().population().events().iter().map(|event| event.id).collect();
     assert_eq!(ids.len(), 2_000);
+}
+
+#[test]
+fn a_changed_body_is_served_from_its_instant_on_with_the_same_id() {
+    let simulation = simulation(|options| options.population.changed_share = 0.05);
+    let api = simulation.api();
+    for (dialect, path) in both() {
+        let recent = |event: &&Event| event.at > NOW.plus(-DAY) && event.changed_at.is_some_and(|at| at < NOW);
+        let event = api.population().events().iter().find(recent).unwrap();
+        let served = |at: UtcMillis| {
+            let minute = |at: UtcMillis| at.to_minute_text();
+            let target = format!("{path}?from={}&to={}", minute(event.at), minute(event.at.plus(2 * MINUTE)));
+            let page = page(&simulation, &target, at);
+            let id = event.id.text().unwrap();
+            let row = page["results"].as_array().unwrap().iter().find(|row| row["event_id"] == id.as_str()).cloned();
+            row.unwrap()
+        };
+        let changed_at = event.changed_at.unwrap();
+        let row = |at| serde_json::from_slice::<Value>(&api.row_at(dialect, event, at)).unwrap();
+        let (before, after) = (served(changed_at.plus(-1)), served(changed_at));
+        assert_eq!((&before, &after), (&row(event.at), &row(NOW)));
+        assert_ne!(before, after);
+        assert_eq!((&before["type"], &before["timestamp"]), (&after["type"], &after["timestamp"]));
+    }
 }

@@ -262,7 +262,11 @@ mod tests {
             ]
         );
         let minutes: Vec<_> = (0..600).map(|i| window(2 * i * MINUTE, (2 * i + 1) * MINUTE)).collect();
-        assert_eq!(asked(&minutes), [(Precision::Minute, window(0, 1_199 * MINUTE))], "holes are no reason to ask twice");
+        assert_eq!(
+            asked(&minutes),
+            [(Precision::Minute, window(0, 1_199 * MINUTE))],
+            "holes are no reason to ask twice"
+        );
         assert_eq!(asked(&[window(0, 100 * DAY)]).len(), 4);
     }
 

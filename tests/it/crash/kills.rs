@@ -60,7 +60,10 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_there_twice() {
         Ok(())
     });
     let (kills, worlds) = (kills.into_inner(), worlds.into_inner());
-    println!("{kills} kills over {worlds} stores in {:.1} s: nothing lost, nothing twice", begun.elapsed().as_secs_f32());
+    println!(
+        "{kills} kills over {worlds} stores in {:.1} s: nothing lost, nothing twice",
+        begun.elapsed().as_secs_f32()
+    );
     assert!(kills >= wanted);
 }
 

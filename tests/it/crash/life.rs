@@ -217,8 +217,13 @@ impl<'a> Life<'a> {
         let mut reader = Reader::open(&self.script.data()).map_err(|error| error.to_string())?;
         let next = reader.next_segment(expected, &[self.stream]).map_err(|error| error.to_string())?;
         let segment = next.ok_or("there is nothing to forward")?;
-        let event =
-            |raw| StoredEvent { raw, stream: &self.name, observed_at: segment.observed_at(), late: false };
+        let event = |raw| StoredEvent {
+            raw,
+            stream: &self.name,
+            observed_at: segment.observed_at(),
+            late: false,
+            revision: false,
+        };
         let events = segment.events().map(|spooled| event(spooled.raw)).collect();
         let batch = Batch { key: segment.seq().to_string(), events };
         let receipt = self.sink.write(&batch).await.map_err(|refusal| refusal.to_string())?;

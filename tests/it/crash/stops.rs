@@ -21,7 +21,11 @@ fn stopped_at_any_moment_it_drains_and_loses_nothing() {
         }
         Ok(())
     });
-    println!("{} stops in {:.1} s: each exited in order, nothing lost", stops.into_inner(), begun.elapsed().as_secs_f32());
+    println!(
+        "{} stops in {:.1} s: each exited in order, nothing lost",
+        stops.into_inner(),
+        begun.elapsed().as_secs_f32()
+    );
 }
 
 fn stop_often(random: &mut fastrand::Rng, stops: u64) -> Result<(), String> {

@@ -95,8 +95,9 @@ impl Oddity {
         let store = Handle::open(&config.data_dir).unwrap();
         let patience = Some(Patience { failing: 5_000, throttled: 5_000 });
         let stdout: sparkspool::daemon::sinks::MakeStdout = Arc::new(|| Box::new(std::io::sink()));
-        Engine::new(config, store, Surroundings { time: TimeSource::system(), env: Arc::new(env), stdout, patience })
-            .unwrap()
+        let time = TimeSource::system();
+        let surroundings = Surroundings { time, env: Arc::new(env), stdout, patience, carrier: None };
+        Engine::new(config, store, surroundings).unwrap()
     }
 
     /// Lets the stream tick `ticks` times, then forwards everything. Returns the lines written, each with how often.

@@ -75,6 +75,7 @@ impl World {
             env: Arc::new(|name| (name == "SPARKPOST_API_KEY").then(|| "simulated-key".into())),
             stdout: Arc::new(|| Box::new(std::io::sink())),
             patience,
+            carrier: None,
         };
         Engine::new(config, store, surroundings).unwrap()
     }
