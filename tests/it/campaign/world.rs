@@ -25,7 +25,7 @@ use tokio::time::Instant;
 /// Between two ticks of the stream.
 const TICK: Millis = 10 * MINUTE;
 /// Set behind the stream's other settings.
-pub(crate) const REREAD: &str = "";
+pub(crate) const REREAD: &str = "reread = 'daily'";
 
 /// What one run left behind, besides its store.
 pub(crate) struct Ran {
