@@ -425,6 +425,21 @@ mod tests {
     }
 
     #[test]
+    fn without_revisions_a_segment_is_sealed_as_version_1_did() {
+        let seal = |late: bool| {
+            let mark = Mark { late, revised: false };
+            let (label, crc, packer) = packed_segment(&[("{}".to_owned(), mark), ("{\"a\":1}".to_owned(), mark)]);
+            let late_len = if late { 1_u64 } else { u64::MAX };
+            let numbers = [3, 1, 2, 7, 2, label.raw_bytes, 2, late_len].map(u64::to_le_bytes).concat();
+            let late_bits: &[u8] = if late { &[0b11] } else { &[] };
+            let mut expected = Crc::new();
+            expected.update(&[&numbers, &[2, 7][..], late_bits, packer.packed().body].concat());
+            assert_eq!(crc, expected.sum());
+        };
+        [true, false].into_iter().for_each(seal);
+    }
+
+    #[test]
     fn many_blocks_are_one_frame() {
         let events: Vec<_> =
             (0..3_000).map(|i| (format!("{{\"n\":\"{}\"}}", "x".repeat(i % 997)), Mark::default())).collect();

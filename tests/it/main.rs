@@ -19,6 +19,7 @@ mod fixtures;
 mod normalize;
 mod process;
 mod regression;
+mod revisions;
 mod simulator;
 mod sink_contract;
 mod support;

@@ -21,7 +21,11 @@ pub(crate) struct World {
     pub(crate) api: Running,
     pub(crate) config: String,
     pub(crate) window: Window,
+    wall: Wall,
 }
+
+/// A clock of the world's API.
+pub(crate) type Wall = Arc<dyn Fn() -> UtcMillis + Send + Sync>;
 
 /// What the run of a backfill gave.
 pub(crate) struct Outcome {
@@ -44,8 +48,13 @@ pub(crate) fn population(seed: u64, events: u32) -> PopulationOptions {
 impl World {
     /// A world around an API with these options. `account` and `stream` are lines of their tables.
     pub(crate) async fn new(options: Options, account: &str, stream: &str) -> Self {
+        Self::by(TimeSource::system().wall, options, account, stream).await
+    }
+
+    /// A world whose API goes by another clock.
+    pub(crate) async fn by(wall: Wall, options: Options, account: &str, stream: &str) -> Self {
         let window = options.population.window;
-        let api = Simulator::start(options, TimeSource::system().wall).await.unwrap();
+        let api = Simulator::start(options, wall.clone()).await.unwrap();
         let dir = tempfile::tempdir().unwrap();
         let config = format!(
             "data_dir = '{dir}/data'\n[api]\nurl = '{url}'\nrequests_per_minute = 6000\n{account}\n[streams.all]\nsinks = ['file']\n{stream}\n\
@@ -53,7 +62,7 @@ impl World {
             dir = dir.path().display(),
             url = api.url(),
         );
-        Self { dir, api, config, window }
+        Self { dir, api, config, window, wall }
     }
 
     pub(crate) fn parsed(&self) -> Config {
@@ -96,6 +105,18 @@ impl World {
         Ok(Outcome { pass, settled, requests: engine.tally.requests.get() })
     }
 
+    /// Reads the world's window once more, whatever is known of it, in a fresh engine, and forwards what that brings.
+    /// Returns the engine, for its counts.
+    pub(crate) async fn read_again(&self) -> Engine {
+        let engine = self.engine();
+        let forwarders = engine.forwarders();
+        let ingest = engine.ingest(&engine.config.streams[0]).await.unwrap();
+        ingest.walker().walk(self.window, None).await.unwrap();
+        drop(ingest);
+        forwarders.finish(None).await.unwrap();
+        engine
+    }
+
     pub(crate) fn output(&self) -> PathBuf {
         self.dir.path().join("out.ndjson")
     }
@@ -112,7 +133,7 @@ impl World {
     /// The rows that the API shows now, each with how often: identical twins without an id are two.
     pub(crate) fn truth(&self, dialect: Dialect) -> BTreeMap<String, u32> {
         let simulation = self.api.simulation();
-        let now = (TimeSource::system().wall)();
+        let now = (self.wall)();
         let mut rows = BTreeMap::new();
         for event in simulation.api().truth(self.window, &Filter::default(), now) {
             let row = String::from_utf8(simulation.api().row_at(dialect, event, now).to_vec()).unwrap();
