@@ -19,14 +19,19 @@ macro_rules! say {
     }};
 }
 
+mod audit;
 mod backfill;
 mod catalogue;
 mod check;
 mod demo;
 mod exit;
+mod gaps;
+mod handover;
 mod once;
 mod output;
+mod plan;
 mod progress;
+mod range;
 mod run;
 mod schema;
 mod signals;
@@ -89,6 +94,12 @@ enum Command {
     Check(check::Options),
     /// What was captured, what was lost, how far every sink is
     Status(status::Options),
+    /// Compare everything the API still has with what is stored, and say what is missing
+    Audit(audit::Options),
+    /// What expired unread: which ranges, and how many events of which type were in them
+    Gaps(gaps::Options),
+    /// What catching up or a backfill would cost, and whether it beats expiry
+    Plan(plan::Options),
     /// Event types and fields the API documents, and those sparkspool does not know
     Catalogue(catalogue::Options),
     /// See it work: a simulated day of mail, captured, verified and written to ./sparkspool-demo
@@ -140,6 +151,9 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Once => once::run(global).await,
         Command::Check(options) => check::run(global, &options).await,
         Command::Status(options) => status::run(global, &options),
+        Command::Audit(options) => audit::run(global, &options).await,
+        Command::Gaps(options) => gaps::run(global, &options).await,
+        Command::Plan(options) => plan::run(global, &options).await,
         Command::Catalogue(options) => catalogue::run(global, &options).await,
         Command::Demo(options) => demo::run(global, &options).await,
         Command::Simulate(options) => simulate::run(&options).await,

@@ -52,9 +52,9 @@ pub(super) struct Options {
     /// The key that is accepted
     #[arg(long, value_name = "KEY", default_value = "simulated-key")]
     key: String,
-    /// The key may search events but not ask for Metrics, as keys made for event search alone
-    #[arg(long)]
-    no_metrics: bool,
+    /// Whether the key may ask for Metrics, too
+    #[arg(long, value_name = "HOW", value_enum, default_value = "granted")]
+    metrics: Metrics,
     /// What goes wrong, besides --fault
     #[arg(long, value_name = "HOW", value_enum, default_value = "none")]
     faults: Faults,
@@ -81,6 +81,15 @@ enum Served {
     Events,
     /// events; message-events answers, and always without a row
     Hollow,
+}
+
+/// Whether the key has the grant for Metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Metrics {
+    /// It may
+    Granted,
+    /// It may search events only; Metrics answer 403
+    Refused,
 }
 
 /// How the legacy API reads `to`.
@@ -177,7 +186,7 @@ fn simulated(options: &Options, now: UtcMillis) -> Result<Simulated, Failure> {
         LegacyTo::Instant => ToReading::Instant,
         LegacyTo::Exclusive => ToReading::Exclusive,
     };
-    let keys = vec![Key { metrics: !options.no_metrics, ..Key::new(&options.key) }];
+    let keys = vec![Key { metrics: options.metrics == Metrics::Granted, ..Key::new(&options.key) }];
     let prerender = match (options.benchmark, legacy) {
         (None, _) => Vec::new(),
         (Some(_), Legacy::Served) => vec![Dialect::MessageEvents, Dialect::Events],
@@ -379,7 +388,7 @@ mod tests {
     #[test]
     fn switches_reach_the_simulation() {
         let made = read(
-            "--dialect hollow --legacy-to exclusive --key k --messages 7 --seed 9 --port 1 --no-gzip --no-metrics",
+            "--dialect hollow --legacy-to exclusive --key k --messages 7 --seed 9 --port 1 --no-gzip --metrics refused",
         )
         .unwrap();
         assert_eq!((made.behaviour.legacy, made.behaviour.legacy_to), (Legacy::Hollow, ToReading::Exclusive));

@@ -1,7 +1,7 @@
 //! `status`: what was captured, what was lost, how far every sink is. Reads the store beside a running daemon.
 //! It exists so that a person sees trouble first, and a script finds every key always there.
 
-mod print;
+pub(super) mod print;
 
 use super::Global;
 use super::exit::Failure;

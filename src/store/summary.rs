@@ -140,12 +140,18 @@ impl Reader {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// The filter that each certificate's window was read with, in the order of [`Reader::certificates`]: the stream's
-    /// fingerprint at that time, empty where that was not written down.
-    pub fn certificate_filters(&self, stream: StreamId, window: Window) -> Result<Vec<String>, StoreError> {
-        let sql = "SELECT filter FROM certificate WHERE stream = ?1 AND from_ms < ?3 AND to_ms > ?2 ORDER BY id";
+    /// As [`Reader::certificates`], each with the filter that its window was read with: the stream's fingerprint at that
+    /// time, empty where that was not written down.
+    pub fn certificates_and_filters(
+        &self,
+        stream: StreamId,
+        window: Window,
+    ) -> Result<Vec<(Certificate, String)>, StoreError> {
+        let sql = "SELECT from_ms, to_ms, api_count, distinct_rows, pages, verified, closed_at, filter FROM certificate
+                   WHERE stream = ?1 AND from_ms < ?3 AND to_ms > ?2 ORDER BY id";
         let mut list = self.conn().prepare_cached(sql)?;
-        let rows = list.query_map((stream, window.from(), window.to()), |row| row.get(0))?;
+        let rows =
+            list.query_map((stream, window.from(), window.to()), |row| Ok((certificate_at(row)?, row.get(7)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

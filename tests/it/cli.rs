@@ -95,6 +95,9 @@ async fn help_is_worth_reading() {
     let help = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert_snapshot!("help", strip(program.tidy(&help.stdout)));
     assert_snapshot!("help_backfill", strip(stdout(&program, &["backfill", "--help"]).await));
+    for command in ["audit", "gaps", "plan"] {
+        assert_snapshot!(format!("help_{command}"), strip(stdout(&program, &[command, "--help"]).await));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,7 @@ mod crash;
 mod demo;
 mod file_sink;
 mod fixtures;
+mod missing;
 mod normalize;
 mod process;
 mod regression;

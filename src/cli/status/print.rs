@@ -164,7 +164,7 @@ fn note(stream: &Stream) -> Option<String> {
         .then(|| format!("stream {} has not begun: its API has not answered yet\n", stream.name))
 }
 
-fn table(header: &[&str], numbers: &[usize]) -> Table {
+pub(in crate::cli) fn table(header: &[&str], numbers: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
@@ -176,22 +176,22 @@ fn table(header: &[&str], numbers: &[usize]) -> Table {
     table
 }
 
-fn dash() -> String {
+pub(in crate::cli) fn dash() -> String {
     "–".to_owned()
 }
 
 /// An instant to the minute: with whole minutes a table of nine columns fits.
-fn to_the_minute(at: &str) -> String {
+pub(in crate::cli) fn to_the_minute(at: &str) -> String {
     UtcMillis::parse(at).map_or_else(|| at.to_owned(), |at| at.to_minute_text().replace('T', " "))
 }
 
 /// An instant to the second, with a blank where RFC 3339 has its `T`.
-fn short(at: &str) -> String {
+pub(in crate::cli) fn short(at: &str) -> String {
     UtcMillis::parse(at).map_or_else(|| at.to_owned(), |at| at.to_second_text().replace('T', " "))
 }
 
 /// A line in pieces of at most [`COLUMNS`], broken at blanks where there are some, the later ones set in.
-fn wrapped(line: &str) -> Vec<String> {
+pub(in crate::cli) fn wrapped(line: &str) -> Vec<String> {
     if line.chars().count() <= usize::from(COLUMNS) {
         return vec![line.to_owned()];
     }

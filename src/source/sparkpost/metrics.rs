@@ -121,7 +121,7 @@ fn packed(windows: &Coverage, precision: Precision) -> Vec<Question> {
         while let Some(part) = rest {
             let room = packed.last().map(|last| last.from().plus(precision.longest())).filter(|end| *end > part.from());
             let end = room.unwrap_or(part.from().plus(precision.longest())).min(part.to());
-            let from = room.and(packed.pop()).map_or(part.from(), Window::from);
+            let from = room.and_then(|_| packed.pop()).map_or(part.from(), Window::from);
             packed.extend(Window::new(from, end));
             rest = Window::new(end, part.to());
         }
@@ -181,7 +181,11 @@ impl Metrics {
 
     /// Asks once, for the whole account. Steps in which nothing happened may be left out of the answer.
     pub async fn ask(&self, question: Question) -> Result<Vec<Bucket>, MetricsError> {
-        let received = self.client.get(self.url(question), Some(self.key.expose_secret())).await.map_err(failed)?;
+        let received = self
+            .client
+            .get(self.url(question), Some(self.key.expose_secret()))
+            .await
+            .map_err(|error| failed(&error))?;
         let now = received.header("date").and_then(http_date);
         let transient = |what: String| SourceError::Transient { what, retry_after: wait_asked(&received, now) };
         match received.status {
@@ -213,7 +217,7 @@ impl Metrics {
     }
 }
 
-fn failed(error: NetError) -> SourceError {
+fn failed(error: &NetError) -> SourceError {
     SourceError::Transient { what: error.to_string(), retry_after: None }
 }
 

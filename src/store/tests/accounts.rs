@@ -55,6 +55,45 @@ fn a_gap_is_named_once_and_stays() {
 }
 
 #[test]
+fn gaps_are_acknowledged_beside_the_writer_and_their_losses_kept() {
+    let (_dir, mut store, stream) = fresh();
+    for (from, to) in [(0, 10), (20, 30), (40, 50)] {
+        store.record_gap(stream, window(from, to), "expired", NOW).unwrap();
+    }
+    let reader = Reader::open(store.dir()).unwrap();
+    let ids: Vec<GapId> = reader.gaps().unwrap().iter().map(|gap| gap.id).collect();
+    let mut mailbox = Mailbox::open(store.dir()).unwrap();
+    assert_eq!(mailbox.acknowledge_gaps(&ids[1..2], at(7)).unwrap(), 1);
+    assert_eq!(mailbox.acknowledge_gaps(&ids[..2], at(8)).unwrap(), 1);
+    let lost = Lost::from([("bounce".to_owned(), 3), ("delivery".to_owned(), 0)]);
+    mailbox.note_lost(&[(ids[2], lost.clone())]).unwrap();
+    // The writer goes on, and what it remembers of gaps is still what is true.
+    assert_eq!(store.record_gap(stream, window(0, 60), "expired", NOW).unwrap().len(), 3);
+    let gaps = reader.gaps().unwrap();
+    let seen: Vec<_> = gaps.iter().map(|gap| gap.acknowledged_at).collect();
+    assert_eq!(seen, [Some(at(8)), None, Some(at(7)), None, None, None]);
+    assert_eq!((gaps[4].lost.as_ref(), gaps[0].lost.as_ref()), (Some(&lost), None));
+    assert_eq!(reader.streams().unwrap()[0].gaps_open, 4);
+    assert_eq!(store.acknowledge_gaps(NOW).unwrap(), 4);
+}
+
+#[test]
+fn what_was_erased_upstream_is_not_expected() {
+    let (_dir, store, stream) = fresh();
+    let minute = |from: i64, to: i64| window(from * 60_000, to * 60_000);
+    for (at, count) in [(3, 10), (4, 5)] {
+        let sql =
+            "INSERT INTO minute (stream, minute, count, touched_at, decimals, digests) VALUES (?1, ?2, ?3, 0, '', '')";
+        let sql = sql.replace("''", "x''");
+        store.conn.execute(&sql, (stream, at, count)).unwrap();
+    }
+    store.conn.execute("INSERT INTO erased VALUES (?1, 3, 2), (?1, 9, 1)", [stream]).unwrap();
+    let reader = Reader::open(store.dir()).unwrap();
+    let expected = |from, to| reader.expected(stream, minute(from, to)).unwrap();
+    assert_eq!((expected(3, 4), expected(0, 5), expected(4, 9), expected(9, 10)), (8, 13, 5, 0));
+}
+
+#[test]
 fn a_later_certificate_overrules_the_earlier_ones() {
     let (_dir, mut store, stream) = fresh();
     let reader = Reader::open(store.dir()).unwrap();
