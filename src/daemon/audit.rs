@@ -60,14 +60,14 @@ pub struct Comparison {
 }
 
 /// Compares `ranges` (earliest first; edges on whole minutes). `expected` says how many events of a window the API should
-/// show; it is asked after the API was, so that what is captured meanwhile never looks short.
-pub async fn compare<E>(asker: &Asker, settle: Millis, ranges: &[Window], expected: E) -> Result<Comparison, Halt>
+/// show; it is asked after the API was, so that what is captured meanwhile never looks short. The API's clock must be known.
+pub async fn compare<E>(asker: &Asker, ranges: &[Window], expected: E) -> Result<Comparison, Halt>
 where
     E: Fn(Window) -> Result<u64, StoreError>,
 {
     let mut plans = 1;
     loop {
-        let mut audit = Audit { asker, settle, expected: &expected, found: Comparison::default(), cap: None };
+        let mut audit = Audit { asker, expected: &expected, found: Comparison::default(), cap: None };
         match audit.all(ranges).await {
             Err(Halt::Replan(what)) if plans < PLANS_MAX => {
                 tracing::info!(stream = %asker.stream, "{what}");
@@ -92,7 +92,6 @@ async fn count(asker: &Asker, window: Window) -> Result<Counted, Halt> {
 /// One comparison under way.
 struct Audit<'a, E> {
     asker: &'a Asker,
-    settle: Millis,
     expected: &'a E,
     found: Comparison,
     /// The count beyond which the API does not count, once that was found out.
@@ -109,7 +108,6 @@ struct Part {
 
 impl<E: Fn(Window) -> Result<u64, StoreError>> Audit<'_, E> {
     async fn all(&mut self, ranges: &[Window]) -> Result<(), Halt> {
-        self.asker.greet(self.settle).await?;
         let mut total = Some(0);
         for range in ranges {
             let counted = self.range(*range).await?;

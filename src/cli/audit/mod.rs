@@ -192,7 +192,7 @@ impl Auditor<'_> {
         let ranges = comparable(&summary.coverage, whole, oldest);
         let expected = |window| self.reader.expected(summary.id, window);
         let progress = Progress::start(stream.name.as_str());
-        let comparison = compare(&asker, stream.settle, &ranges, expected).await;
+        let comparison = compare(&asker, &ranges, expected).await;
         progress.end();
         let comparison = comparison?;
         let mut stored = 0;

@@ -4,6 +4,7 @@
 use super::super::status::print::{dash, table, to_the_minute, wrapped};
 use super::super::text::{counted, grouped};
 use super::{Audited, Counts, Report, timeline};
+use comfy_table::ColumnConstraint;
 use std::io::Write;
 
 /// More differences than this are counted, not listed.
@@ -16,12 +17,15 @@ pub(super) fn print(report: &Report, out: &mut (impl Write + std::io::IsTerminal
 }
 
 fn text(report: &Report, colours: bool) -> String {
-    let headings =
-        ["stream", "hours", "complete", "unverified", "short", "gap", "unread", "stored", "API counts", "difference"];
-    let mut streams = table(&headings, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    let headings = ["stream", "complete", "unverified", "short", "gap", "unread", "stored", "API counts", "differ"];
+    let mut streams = table(&headings, &[1, 2, 3, 4, 5, 6, 7, 8]);
     for one in &report.streams {
         streams.add_row(row(one));
     }
+    // Where it is too wide, long names are broken, and never a number.
+    streams.column_iter_mut().skip(1).for_each(|column| {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    });
     let mut out = String::new();
     // Tables pad their last column.
     streams.to_string().lines().for_each(|line| out.push_str(&format!("{}\n", line.trim_end())));
@@ -40,9 +44,9 @@ fn text(report: &Report, colours: bool) -> String {
     out
 }
 
-fn row(one: &Audited) -> [String; 10] {
+fn row(one: &Audited) -> [String; 9] {
     let Counts { complete, unverified, short, gap, unread } = one.hours;
-    let number = |n: usize| if n == 0 { dash() } else { n.to_string() };
+    let number = |n: usize| if n == 0 { dash() } else { format!("{n} h") };
     let expected = one.stored - one.erased;
     let difference = one.api_count.map(|count| match (count.checked_sub(expected), expected.checked_sub(count)) {
         (Some(0), _) => dash(),
@@ -51,7 +55,6 @@ fn row(one: &Audited) -> [String; 10] {
     });
     [
         one.name.clone(),
-        (complete + unverified + short + gap + unread).to_string(),
         number(complete),
         number(unverified),
         number(short),
@@ -91,7 +94,7 @@ fn account(one: &Audited, colours: bool) -> String {
     if one.differences.len() > LISTED_MAX {
         said.push(format!("        and {} more: see --json", one.differences.len() - LISTED_MAX));
     }
-    said.iter().flat_map(|line| wrapped(line)).for_each(|line| out.push_str(&format!("  {line}\n")));
+    said.iter().flat_map(|line| wrapped(&format!("  {line}"))).for_each(|line| out.push_str(&format!("{line}\n")));
     out
 }
 
