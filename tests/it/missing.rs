@@ -31,9 +31,10 @@ fn first(report: &Value) -> &Value {
     &report["streams"][0]
 }
 
-/// Makes the day book forget `span` of the world's window, `after` its begin. Returns how many events that were.
+/// Makes the day book forget `span` inside the first whole hour that begins `after` the begin of the world's window. Returns
+/// how many events that were.
 fn forget(program: &Program, after: Millis, span: Millis) -> u64 {
-    let from = program.world.window.from().plus(after);
+    let from = program.world.window.from().plus(after).ceil(HOUR).plus(5 * MINUTE);
     let minutes = (from.as_millis() / MINUTE, from.plus(span).as_millis() / MINUTE);
     let store = rusqlite::Connection::open(program.world.dir.path().join("data/sparkspool.db")).unwrap();
     store.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
@@ -112,12 +113,12 @@ async fn what_is_complete_is_said_to_be_in_two_requests() {
 async fn what_is_short_is_named_by_the_hour_and_healed() {
     let program = Program::new(events(6_000), "dialect = 'events'", STREAM).await;
     assert_eq!(code(&program.run(&["once"]).await), 0);
-    let missing = forget(&program, 65 * MINUTE, 20 * MINUTE) + forget(&program, 4 * HOUR, 5 * MINUTE);
+    let missing = forget(&program, HOUR / 2, 20 * MINUTE) + forget(&program, 3 * HOUR, 5 * MINUTE);
     let before = program.world.api.stats().requests;
     let output = program.run(&["audit"]).await;
     assert_eq!(code(&output), 65);
     let requests = program.world.api.stats().requests - before;
-    assert!(requests <= 12, "{requests} requests for eight hours");
+    assert!(requests <= 16, "{requests} requests for eight hours");
     assert_snapshot!(
         "audit_short",
         format!("{}{}", steady(&program, &output.stdout), steady(&program, &output.stderr))
@@ -264,7 +265,11 @@ async fn a_gap_says_what_was_lost_and_asks_only_once() {
     assert!(truth.values().sum::<u64>() > 100 && gap["lost_is_filtered"] == true, "{gap}");
     let said = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(truth.iter().all(|(kind, n)| said.contains(&format!("{n} {kind}"))), "{said}");
-    assert_snapshot!("gaps", said_steadily(&program, &output));
+    // Which types there are, and in which order, is for the seed and the clock to say.
+    let said = said_steadily(&program, &output);
+    let (head, rest) = said.split_once("lost: N events").unwrap();
+    let (_, tail) = rest.split_once("\n\n").unwrap();
+    assert_snapshot!("gaps", format!("{head}lost: N events: …\n\n{tail}"));
 
     // A filter on types selects among the counts; any other cannot be said to Metrics.
     program.reconfigure("[streams.all]\n", "[streams.all]\nfilter = { events = ['bounce', 'delivery'] }\n");
