@@ -34,3 +34,6 @@ ALTER TABLE segment ADD COLUMN revised BLOB;
 
 -- Revisions captured, beside the events that `captured` counts.
 ALTER TABLE stream ADD COLUMN revisions INTEGER NOT NULL DEFAULT 0;
+
+-- Finds out that everything is verified without reading every certificate.
+CREATE INDEX certificate_unverified ON certificate (stream, id) WHERE NOT verified;

@@ -16,6 +16,8 @@ pub(crate) const PAGE: u32 = 50;
 /// Every event that was shown this long without interruption must be captured: a day between two re-reads, an hour for
 /// one that is under way or has to be made again, an hour for replicas and retries.
 const SHOWN: Millis = 26 * HOUR;
+/// Between two ticks, in milliseconds: real streams tick more often, which only helps them.
+const TICKS: [Millis; 4] = [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 30 * MINUTE];
 /// A process dies at so many of its requests.
 const CRASHES: f64 = 1.0 / 400.0;
 
@@ -45,6 +47,8 @@ pub(crate) struct Plan {
     /// `dialect` of the configuration.
     pub(crate) configured: &'static str,
     pub(crate) options: Options,
+    /// Between two ticks of the stream.
+    pub(crate) tick: Millis,
     /// Share of requests at which the process dies.
     pub(crate) crashes: f64,
     pub(crate) jumps: Vec<Jump>,
@@ -102,6 +106,7 @@ impl Plan {
             dialects: vec![dialect],
             configured,
             options,
+            tick: TICKS[rng.usize(..TICKS.len())],
             crashes: 0.0,
             jumps: Vec::new(),
             down: None,
@@ -121,10 +126,6 @@ impl Plan {
     /// An instant in the run, `before` its end at the latest.
     fn sometime(&mut self, before: Millis) -> UtcMillis {
         START.plus(self.rng.i64(HOUR..SPAN - before))
-    }
-
-    fn is_legacy(&self) -> bool {
-        self.dialects.contains(&Dialect::MessageEvents)
     }
 }
 

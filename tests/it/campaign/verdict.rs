@@ -186,11 +186,23 @@ fn nothing_missing(ran: &Ran, terms: &Terms, account: &Account, bodies: &Bodies,
         let together = owed(shown(&single), late(&single), terms.promise, &up);
         let wanted = if together { single.len() } else { single.len().min(1) };
         verdict.required += wanted;
+        revised(all[0], bodies, row, &up, terms, verdict);
         let found = captured_of[&row.events[0]];
         if found < wanted {
             verdict.missing += wanted - found;
             verdict.complain("missing", describe(single[0]));
         }
+    }
+}
+
+/// The second body of an event, where it was served long enough.
+fn revised(event: &Event, bodies: &Bodies, row: &Row, up: &Coverage, terms: &Terms, verdict: &mut Verdict) {
+    let Some(changed_at) = event.changed_at else { return };
+    let second = shown(&[event]).and_then(|shown| Window::new(changed_at.max(shown.from()), shown.to()));
+    let revised = |other: &&Row| !std::ptr::eq(*other, row) && other.events[0] == row.events[0];
+    let is_captured = bodies.rows.iter().filter(revised).any(|other| !other.observed.is_empty());
+    if owed(second, Millis::MAX, terms.promise, up) && !is_captured {
+        verdict.complain("unrevised", format!("changed {changed_at}: {}", describe(event)));
     }
 }
 

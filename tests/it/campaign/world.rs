@@ -22,10 +22,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Between two ticks of the stream.
-const TICK: Millis = 10 * MINUTE;
-/// Set behind the stream's other settings.
-pub(crate) const REREAD: &str = "reread = 'daily'";
+/// What the stream is configured with beside its sink: without daily re-reads no promise holds against answers that are
+/// short and say so nowhere.
+const STREAM: &str = "reread = 'daily'";
 
 /// What one run left behind, besides its store.
 pub(crate) struct Ran {
@@ -79,6 +78,7 @@ pub(crate) struct World {
     pub(crate) diary: Mutex<Diary>,
     silent: Option<sparkspool::core::window::Window>,
     config: Config,
+    tick: Millis,
     crashes: f64,
 }
 
@@ -163,6 +163,7 @@ async fn drive(mut plan: Plan) -> Ran {
         }),
         silent: plan.silent,
         config: configuration(&dir, plan.configured),
+        tick: plan.tick,
         crashes: plan.crashes,
     });
     let mut read_before = None;
@@ -221,7 +222,7 @@ fn turns(plan: &mut Plan) -> Vec<(UtcMillis, Turn)> {
 fn configuration(dir: &tempfile::TempDir, dialect: &str) -> Config {
     let text = format!(
         "data_dir = '{dir}/data'\n[api]\nurl = 'http://127.0.0.1'\npage_size = {PAGE}\ndialect = '{dialect}'\n\
-         body_max = '512KiB'\n[streams.all]\nstart = '1d'\nsinks = ['out']\n{REREAD}\n[sinks.out.stdout]\n",
+         body_max = '512KiB'\n[streams.all]\nstart = '1d'\nsinks = ['out']\n{STREAM}\n[sinks.out.stdout]\n",
         dir = dir.path().display(),
     );
     config::parse(&text, "campaign.toml", &env).unwrap()
@@ -299,7 +300,7 @@ async fn work(engine: &Engine, world: &World) {
         match ingest.tick().await {
             Ok(_) => {
                 failures = 0;
-                let next = world.clock.now().plus(1).ceil(TICK);
+                let next = world.clock.now().plus(1).ceil(world.tick);
                 tokio::select! {
                     () = world.clock.sleep_until(next) => {}
                     () = engine.stop.cancelled() => {}
