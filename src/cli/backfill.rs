@@ -96,6 +96,7 @@ async fn alone(
         note!("{} {range}: {}", one.stream, one.certificate());
     }
     note!("{}", output::work(&engine.tally, (time.monotonic)() - started));
+    output::remember(&engine).await;
     let emptied = engine.store.write(|store| store.checkpoint().map(drop)).await;
     drained?;
     if let Some(failure) = failure {

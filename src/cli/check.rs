@@ -6,7 +6,7 @@ use crate::config::{Config, Stream};
 use crate::core::time::{MINUTE, SECOND, humane};
 use crate::core::window::Window;
 use crate::daemon::ask::Patience;
-use crate::daemon::clock::TimeSource;
+use crate::daemon::clock::{TOLERANCE, TimeSource};
 use crate::daemon::sinks::opener;
 use crate::daemon::upstream::Upstream;
 use crate::sink::{Receipt, Refusal};
@@ -26,9 +26,6 @@ pub(super) struct Options {
 
 /// A check waits only for what passes quickly.
 const PATIENCE: Patience = Patience { failing: 10 * SECOND, throttled: 30 * SECOND };
-
-/// The wall clock may differ from the API's by this much without being worth a word.
-const SKEW_MAX: i64 = 2 * SECOND;
 
 /// Runs the command.
 pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
@@ -77,7 +74,7 @@ async fn ask(upstream: &Upstream, stream: &Stream) -> Result<(), Failure> {
     let count = answer.page.total.map_or_else(|| "no count".to_owned(), |n| format!("{n} events"));
     say!("ok    stream {}: {} answers, {count} in the last hour", stream.name, asker.source.describe())?;
     let skew = clock.skew();
-    if skew.abs() > SKEW_MAX {
+    if skew.abs() > TOLERANCE {
         let side = if skew > 0 { "ahead of" } else { "behind" };
         say!("warn  this machine's clock is {} {side} the API's; sparkspool goes by the API's", humane(skew.abs()))?;
     }

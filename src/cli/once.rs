@@ -40,6 +40,7 @@ pub(super) async fn run(global: &Global) -> Result<(), Failure> {
         }
     }
     let drained = output::drain(forwarders).await;
+    output::remember(&engine).await;
     note!("{}", output::work(&engine.tally, (time.monotonic)() - started));
     drained?;
     match failure {

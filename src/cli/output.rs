@@ -4,7 +4,7 @@
 use super::exit::{Code, Failure};
 use super::text::{bytes, counted, grouped};
 use crate::core::time::{Millis, humane};
-use crate::daemon::engine::Forwarders;
+use crate::daemon::engine::{Engine, Forwarders};
 use crate::daemon::forward::SinkHealth;
 use crate::daemon::reconcile::Reconciled;
 use crate::daemon::tally::Tally;
@@ -60,6 +60,13 @@ impl Captured {
             text.push_str(&format!("; LOST: {} had expired before it could be read", humane(self.gap_span)));
         }
         text
+    }
+}
+
+/// Writes down what was learned of the API's pace, for the next run. Nothing depends on it.
+pub(super) async fn remember(engine: &Engine) {
+    if let Err(error) = engine.remember_paces(true).await {
+        tracing::debug!(%error, "the learned pace was not written down");
     }
 }
 

@@ -7,10 +7,12 @@ use super::Global;
 use super::exit::Failure;
 use super::output;
 use crate::config::{self, Config, SinkKind};
+use crate::core::pace::Pace;
 use crate::core::plan::RETENTION;
 use crate::core::time::UtcMillis;
 use crate::core::window::Coverage;
-use crate::daemon::board::{Board, SinkBoard, StreamBoard};
+use crate::daemon::account::pace_key;
+use crate::daemon::board::{AccountBoard, Board, SinkBoard, StreamBoard};
 use crate::daemon::clock::TimeSource;
 use crate::source::sparkpost::filter::DialectChoice;
 use crate::store::{Intent, Position, Reader, StoreError, StreamSummary};
@@ -48,6 +50,7 @@ struct Report {
     /// The running process; `null` when none runs.
     daemon: Option<Daemon>,
     spool_bytes: u64,
+    accounts: Vec<Account>,
     streams: Vec<Stream>,
     sinks: Vec<Sink>,
     /// Ranges that were handed to the daemon and are not read yet.
@@ -66,6 +69,19 @@ struct Daemon {
     requests: u64,
     retries: u64,
     throttled: u64,
+}
+
+#[derive(Serialize, Debug)]
+struct Account {
+    name: String,
+    /// What the API puts up with, as it was learned: by the running process, or by the last one.
+    requests_per_minute: f64,
+    limit_per_minute: f64,
+    /// Since when nothing is answered and one request at a time is tried.
+    open_since: Option<String>,
+    /// The last failure, while nothing has been answered since.
+    error: Option<String>,
+    next_try_at: Option<String>,
 }
 
 #[derive(Serialize, Debug)]
@@ -146,6 +162,12 @@ impl Report {
             let shown = board.as_ref().and_then(|board| board.streams.get(name)).cloned().unwrap_or_default();
             streams.push(Stream::of(name, config, summary, found, shown, now));
         }
+        let mut accounts = Vec::new();
+        for account in config.accounts.values() {
+            let written = reader.meta(&pace_key(&account.name))?;
+            let shown = board.as_ref().and_then(|board| board.accounts.get(&account.name)).cloned();
+            accounts.push(Account::of(account, written.as_deref(), shown));
+        }
         let mut sinks = Vec::new();
         for sink in &config.sinks {
             let position = reader.position(&sink.name)?.map(|bookmark| bookmark.position).unwrap_or_default();
@@ -162,6 +184,7 @@ impl Report {
             data_dir: config.data_dir.display().to_string(),
             daemon: board.map(Daemon::of),
             spool_bytes: reader.spool_bytes()?,
+            accounts,
             streams,
             sinks,
             backfills: reader.open_intents()?.into_iter().map(Backfill::of).collect(),
@@ -182,6 +205,19 @@ impl Daemon {
     fn of(board: Board) -> Self {
         let Board { pid, version, started_at, clock_skew_ms, requests, retries, throttled, .. } = board;
         Self { pid, version, started_at, clock_skew_ms, requests, retries, throttled }
+    }
+}
+
+impl Account {
+    fn of(account: &config::Account, written: Option<&str>, board: Option<AccountBoard>) -> Self {
+        let remembered = || {
+            let mut pace = Pace::new(account.requests_per_minute);
+            written.iter().for_each(|text| pace.recall(text));
+            AccountBoard { requests_per_minute: pace.rate(), limit_per_minute: pace.limit(), ..AccountBoard::default() }
+        };
+        let AccountBoard { requests_per_minute, limit_per_minute, open_since, error, next_try_at } =
+            board.unwrap_or_else(remembered);
+        Self { name: account.name.clone(), requests_per_minute, limit_per_minute, open_since, error, next_try_at }
     }
 }
 

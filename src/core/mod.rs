@@ -11,6 +11,7 @@ pub mod hours;
 pub mod json;
 pub mod nearest;
 pub mod normalize;
+pub mod pace;
 pub mod page;
 pub mod plan;
 pub mod recheck;

@@ -44,10 +44,12 @@ struct Anchor {
     disagreeing: u32,
     /// The offset they propose.
     proposed: Millis,
+    /// Whether a skew above [`TOLERANCE`] was told of.
+    skew_told: bool,
 }
 
 /// A `Date` header has whole seconds and an answer travels: smaller differences are no news.
-const TOLERANCE: Millis = 2 * SECOND;
+pub const TOLERANCE: Millis = 2 * SECOND;
 
 /// So many answers in a row must disagree before an established clock is moved: one skewed proxy must not move it.
 const DISAGREEING_MAX: u32 = 3;
@@ -59,7 +61,8 @@ impl ApiClock {
     /// Starts from the wall clock, unconfirmed.
     pub fn new(source: TimeSource) -> Self {
         let offset = (source.wall)().as_millis() - (source.monotonic)();
-        Self { source, inner: Arc::new(Mutex::new(Anchor { offset, confirmed: false, disagreeing: 0, proposed: 0 })) }
+        let anchor = Anchor { offset, confirmed: false, disagreeing: 0, proposed: 0, skew_told: false };
+        Self { source, inner: Arc::new(Mutex::new(anchor)) }
     }
 
     /// The API's time, as far as it is known.
@@ -81,6 +84,15 @@ impl ApiClock {
     /// The wall clock minus the API's clock.
     pub fn skew(&self) -> Millis {
         (self.source.wall)().since(self.now())
+    }
+
+    /// The skew, once for each time that it has grown beyond [`TOLERANCE`]: the wall clock may step at any time.
+    pub fn news_of_skew(&self) -> Option<Millis> {
+        let skew = self.skew();
+        let mut anchor = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_large = anchor.confirmed && skew.abs() > TOLERANCE;
+        let was_told = std::mem::replace(&mut anchor.skew_told, is_large);
+        (is_large && !was_told).then_some(skew)
     }
 
     /// Takes note of an answer's `Date`. Without one, the wall clock is confirmed for want of better. One that agrees
@@ -147,6 +159,19 @@ mod tests {
         fake.monotonic.fetch_add(1_000, Ordering::Relaxed);
         assert_eq!(fake.clock.now().as_millis(), T + 1_000);
         assert_eq!(fake.clock.skew(), 86_400_000 - 1_000);
+    }
+
+    #[test]
+    fn a_skew_is_told_of_once_each_time_it_grows_large() {
+        let fake = fake(T);
+        let step_to = |off: i64| {
+            fake.wall.store(T + off, Ordering::Relaxed);
+            fake.clock.news_of_skew()
+        };
+        assert_eq!(step_to(60_000), None, "before the API has said what time it is");
+        fake.clock.observe(Some(UtcMillis::from_millis(T)));
+        let told: Vec<_> = [60_000, 61_000, 2_000, 2_001, -500, -3_000].map(step_to).into();
+        assert_eq!(told, [Some(60_000), None, None, Some(2_001), None, Some(-3_000)]);
     }
 
     #[test]

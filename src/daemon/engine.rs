@@ -1,6 +1,7 @@
 //! Builds everything a run needs from a configuration: accounts, sources, streams, forwarders, around one store.
 //! It exists so that the daemon, a backfill, `once` and the demo are the same engine, differently driven.
 
+use super::account::{Account, Trouble, pace_key};
 use super::ask::Halt;
 use super::forward::{Forwarder, SinkHealth};
 use super::ingest::{Ingest, dialect_key};
@@ -36,8 +37,12 @@ pub struct Engine {
     upstream: Upstream,
     surroundings: Surroundings,
     captured: Arc<watch::Sender<u64>>,
-    pulses: Mutex<Vec<Arc<Pulse>>>,
+    pulses: Mutex<BTreeMap<String, Arc<Pulse>>>,
+    paces_written_at: Mutex<Option<Millis>>,
 }
+
+/// A learned pace is written down at most this often: it costs an fsync, and is learned anew in minutes.
+const PACE_EVERY: Millis = 10 * MINUTE;
 
 /// The running forwarders.
 pub struct Forwarders {
@@ -63,6 +68,7 @@ impl Engine {
             surroundings,
             captured: Arc::new(watch::Sender::new(0)),
             pulses: Mutex::default(),
+            paces_written_at: Mutex::default(),
         })
     }
 
@@ -87,33 +93,72 @@ impl Engine {
     /// Whether every running stream shows life.
     pub fn is_alive(&self) -> bool {
         let now = self.monotonic();
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).iter().all(|pulse| pulse.is_alive(now))
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).values().all(|pulse| pulse.is_alive(now))
     }
 
     /// Counts this stream's life for [`Engine::is_alive`].
     pub fn watch(&self, walker: &Walker) {
-        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).push(walker.asker.pulse.clone());
+        let (name, pulse) = (walker.asker.stream.to_string(), walker.asker.pulse.clone());
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).insert(name, pulse);
+    }
+
+    /// Why the store takes nothing of this stream at present.
+    pub fn held_by_store(&self, stream: &str) -> Option<String> {
+        self.pulses.lock().unwrap_or_else(PoisonError::into_inner).get(stream)?.held_by()
+    }
+
+    /// What keeps the API from answering a stream's requests at present.
+    pub fn trouble(&self, stream: &Stream) -> Option<Trouble> {
+        self.upstream.account(stream)?.trouble()
+    }
+
+    /// Every account that a stream uses, by name.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, &Arc<Account>)> {
+        self.upstream.accounts()
+    }
+
+    /// Writes down at what pace each account was asked, where that has changed much and was not written lately; with
+    /// `at_end`, where it has changed at all. The next run goes on at that pace.
+    pub async fn remember_paces(&self, at_end: bool) -> Result<(), StoreError> {
+        let now = self.monotonic();
+        {
+            let written_at = self.paces_written_at.lock().unwrap_or_else(PoisonError::into_inner);
+            if !at_end && written_at.is_some_and(|at| now - at < PACE_EVERY) {
+                return Ok(());
+            }
+        }
+        for (name, account) in self.accounts() {
+            let Some(text) = account.news(at_end) else { continue };
+            let key = pace_key(name);
+            self.store.write(move |store| store.set_meta(&key, &text)).await?;
+            *self.paces_written_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        }
+        Ok(())
     }
 
     /// The largest difference between this machine's clock and an API's, in milliseconds; `None` before an answer.
     pub fn skew(&self) -> Option<Millis> {
-        let confirmed = self.upstream.accounts().filter(|account| account.clock.is_confirmed());
-        confirmed.map(|account| account.clock.skew()).max_by_key(|skew| skew.abs())
+        let confirmed = self.accounts().filter(|(_, account)| account.clock.is_confirmed());
+        confirmed.map(|(_, account)| account.clock.skew()).max_by_key(|skew| skew.abs())
     }
 
     /// Whether every API has said what time it is.
     pub fn clocks_confirmed(&self) -> bool {
-        self.upstream.accounts().all(|account| account.clock.is_confirmed())
+        self.accounts().all(|(_, account)| account.clock.is_confirmed())
     }
 
     /// Capture of `stream`. Creates its row where it is new, for which the API's clock is asked first; a changed filter
     /// or account makes what the API still has due again.
     pub async fn ingest(&self, stream: &Stream) -> Result<Ingest, Halt> {
-        let (name, key) = (stream.name.clone(), dialect_key(stream.name.as_str()));
-        let (known, dialect) =
-            self.store.read(move |reader| Ok((reader.stream_id(name.as_str())?, reader.meta(&key)?))).await?;
+        let (name, key, pace) =
+            (stream.name.clone(), dialect_key(stream.name.as_str()), pace_key(&stream.account));
+        let read = self
+            .store
+            .read(move |reader| Ok((reader.stream_id(name.as_str())?, reader.meta(&key)?, reader.meta(&pace)?)));
+        let (known, dialect, pace) = read.await?;
         let asker = self.upstream.asker(stream, self.tally.clone(), self.stop.clone(), dialect.as_deref());
         let asker = asker.ok_or_else(|| Halt::Replan(format!("account `{}` is not set up", stream.account)))?;
+        asker.account.recall(pace.as_deref());
         let clock = asker.account.clock.clone();
         if (known.is_none() && !clock.is_confirmed()) || !clock.is_plausible() {
             asker.greet(stream.settle).await?;

@@ -4,12 +4,14 @@
 use crate::core::time::{MINUTE, Millis};
 use sd_notify::NotifyState;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A task's promise to show life again before an instant of the monotonic clock.
+/// A task's promise to show life again before an instant of the monotonic clock, and what it waits for meanwhile.
 #[derive(Debug)]
 pub struct Pulse {
     due: AtomicI64,
+    hold: Mutex<Option<String>>,
 }
 
 /// Added to every promise: scheduling and disks are not to be mistaken for a stuck task.
@@ -18,12 +20,22 @@ const SLACK: Millis = MINUTE;
 impl Pulse {
     /// A pulse that is due within the slack from `now`.
     pub fn new(now: Millis) -> Self {
-        Self { due: AtomicI64::new(now + SLACK) }
+        Self { due: AtomicI64::new(now + SLACK), hold: Mutex::default() }
     }
 
     /// Promises life again within `wait` milliseconds from `now`.
     pub fn beat(&self, now: Millis, wait: Millis) {
         self.due.store(now.saturating_add(wait).saturating_add(SLACK), Ordering::Relaxed);
+    }
+
+    /// Says what keeps the task from going on; `None` when it goes on.
+    pub fn hold(&self, why: Option<String>) {
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// What keeps the task from going on.
+    pub fn held_by(&self) -> Option<String> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the promise still holds.

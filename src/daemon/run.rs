@@ -2,15 +2,14 @@
 //! It exists to supervise: one task's trouble stays its own, and only a store that cannot be trusted ends them all.
 
 use super::ask::Halt;
-use super::board::{Board, SinkBoard, StreamBoard};
+use super::board::{AccountBoard, Board, SinkBoard, StreamBoard};
 use super::engine::{Engine, Forwarders};
 use super::forward::{SinkHealth, rows_of};
 use super::notify;
 use super::schedule::Timer;
-use super::stream::{StreamTask, hint};
+use super::stream::{StreamTask, hint, rest_after};
 use crate::config::Stream;
 use crate::core::plan;
-use crate::core::retry::Backoff;
 use crate::core::time::{DAY, Millis, UtcMillis};
 use crate::store::{Follower, Intent, IntentProgress, Outcome, OutcomeKind, StoreError, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +23,9 @@ const BOARD_EVERY: Duration = Duration::from_secs(2);
 
 /// How often the mailbox is looked at for backfills.
 const MAILBOX_EVERY: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether a learned pace is worth writing down.
+const PACES_EVERY: Duration = Duration::from_mins(1);
 
 /// How often old rows are pruned.
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
@@ -68,6 +70,7 @@ impl Daemon {
         }
         tasks.spawn(backfills(self.engine.clone()));
         tasks.spawn(prune(self.engine.clone()));
+        tasks.spawn(remember_paces(self.engine.clone()));
         let health = forwarders.health.clone();
         let housekeeping = self.keep_house(&health);
         tokio::pin!(housekeeping);
@@ -108,6 +111,9 @@ impl Daemon {
             return Err(error);
         }
         drained?;
+        if let Err(error) = self.engine.remember_paces(true).await {
+            tracing::warn!(%error, "the learned pace was not written down; the next start learns it anew");
+        }
         match self.engine.store.write(|store| store.checkpoint().map(drop)).await {
             // Everything is safe in the log; but a disk that fails must not end in a green exit.
             Err(error) if error.is_stop() => return Err(error),
@@ -150,6 +156,7 @@ impl Daemon {
             let (error, hint) = health.trouble.unzip();
             (name.clone(), SinkBoard { suspended: health.suspended, error, hint })
         };
+        let accounts = self.engine.accounts().map(|(name, account)| (name.to_owned(), AccountBoard::of(account)));
         Board {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").into(),
@@ -159,9 +166,18 @@ impl Daemon {
             requests: tally.requests.get(),
             retries: tally.retries.get(),
             throttled: tally.throttled.get(),
-            streams: self.boards.iter().map(|(name, board)| (name.clone(), lock(board).clone())).collect(),
+            accounts: accounts.collect(),
+            streams: self.engine.config.streams.iter().map(|stream| self.stream_board(stream)).collect(),
             sinks: health.iter().map(sink).collect(),
         }
+    }
+
+    fn stream_board(&self, stream: &Stream) -> (String, StreamBoard) {
+        let name = stream.name.to_string();
+        let noted = lock(&self.boards[&name]).clone();
+        let trouble = self.engine.trouble(stream);
+        let store = self.engine.held_by_store(&name);
+        (name, noted.held_up(trouble, store))
     }
 
     fn status_line(&self, board: &Board) -> String {
@@ -198,7 +214,7 @@ async fn stream_main(
             Err(Halt::Store(error)) if !error.is_pause() => return Err(error),
             Err(halt) => {
                 refusals += 1;
-                let wait = Backoff::REFUSED.wait(refusals, fastrand::f64(), None);
+                let wait = rest_after(&halt, refusals);
                 tracing::error!(stream = %stream.name, error = %halt, hint = %hint(&halt), retry_in_s = wait / 1_000,
                     "the stream cannot start and is tried again slowly; other streams and all sinks go on");
                 {
@@ -308,6 +324,20 @@ async fn settle(
     tracing::info!(stream = %intent.stream, window = %intent.window, outcome = ?kind, note = %note, "backfill ended");
     let (id, outcome) = (intent.id, Outcome { kind, note, at });
     engine.store.write(move |store| store.finish_intent(id, &outcome)).await
+}
+
+/// Writes learned paces down, now and then.
+async fn remember_paces(engine: Arc<Engine>) -> Result<(), StoreError> {
+    loop {
+        tokio::select! {
+            () = engine.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(PACES_EVERY) => {}
+        }
+        match engine.remember_paces(false).await {
+            Err(error) if !error.is_pause() => return Err(error),
+            _ => {}
+        }
+    }
 }
 
 /// Forgets, now and then, what nobody can ask for any more.

@@ -2,7 +2,7 @@
 //! It exists so that one stream's refusal stops that stream, slowly and loudly, and nothing else.
 
 use super::ask::Halt;
-use super::board::StreamBoard;
+use super::board::{READING, StreamBoard};
 use super::ingest::Ingest;
 use super::schedule::Timer;
 use crate::core::plan::RETENTION;
@@ -42,7 +42,7 @@ impl StreamTask {
         let mut slack = RETENTION;
         let outcome = loop {
             self.beat(WORK_MAX);
-            self.note(|board| board.activity = "reading".into());
+            self.note(|board| board.activity = READING.into());
             let started = self.ingest.walker().asker.account.clock.now();
             match self.ingest.tick().await {
                 Ok(pass) => {
@@ -54,8 +54,7 @@ impl StreamTask {
                 Err(Halt::Store(error)) if !error.is_pause() => break Err(error),
                 Err(halt) => {
                     refusals += 1;
-                    let backoff = if is_refusal(&halt) { Backoff::REFUSED } else { Backoff::REQUEST };
-                    let wait = backoff.wait(refusals, fastrand::f64(), None);
+                    let wait = rest_after(&halt, refusals);
                     self.note_failure(&halt, wait);
                     slack = self.note_slack(slack).await;
                     self.beat(wait);
@@ -156,9 +155,16 @@ impl StreamTask {
     }
 }
 
-/// Whether only an operator can mend it: then asking often helps nobody.
-fn is_refusal(halt: &Halt) -> bool {
-    matches!(halt, Halt::Source(SourceError::Refused { .. }) | Halt::TooLarge | Halt::Clock(_))
+/// How long a stream rests after so many failures in a row, in milliseconds. Where only an operator can mend it, asking
+/// often helps nobody. Where the API does not answer, the account lets nobody ask too often: a second wait behind that
+/// one would only be late when it answers again.
+pub(super) fn rest_after(halt: &Halt, failures: u32) -> Millis {
+    let (backoff, failures) = match halt {
+        Halt::Source(SourceError::Refused { .. }) | Halt::TooLarge | Halt::Clock(_) => (Backoff::REFUSED, failures),
+        Halt::Source(_) => (Backoff::REQUEST, 1),
+        _ => (Backoff::REQUEST, failures),
+    };
+    backoff.wait(failures, fastrand::f64(), None)
 }
 
 /// What an operator can do about it.

@@ -90,9 +90,9 @@ impl Upstream {
         Ok(Self { connections, surroundings })
     }
 
-    /// What streams of an account share.
-    pub fn accounts(&self) -> impl Iterator<Item = &Arc<Account>> {
-        self.connections.values().map(|connection| &connection.shared)
+    /// Every account that a stream uses, by name.
+    pub fn accounts(&self) -> impl Iterator<Item = (&str, &Arc<Account>)> {
+        self.connections.iter().map(|(name, connection)| (name.as_str(), &connection.shared))
     }
 
     /// What the streams of `stream`'s account share. [`Upstream::new`] has made one for every stream it was given.

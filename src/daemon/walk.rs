@@ -385,9 +385,13 @@ impl Walker {
                     let left = self.asker.patience.map_or(Millis::MAX, |patience| patience.failing - waited);
                     let wait = left.min(5 * SECOND);
                     waited += wait;
+                    self.asker.pulse.hold(Some(error.to_string()));
                     self.pause(wait).await?;
                 }
-                outcome => return Ok(outcome?),
+                outcome => {
+                    self.asker.pulse.hold(None);
+                    return Ok(outcome?);
+                }
             }
         }
     }

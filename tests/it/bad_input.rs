@@ -465,7 +465,7 @@ async fn a_clock_of_1970_without_a_date_from_the_api_stops_the_stream() {
 // Disks.
 
 /// Runs a script in a mount namespace of its own. `None`, and says why, where this machine does not allow that.
-async fn with_mounts(program: &Program, script: &str) -> Option<Output> {
+pub(crate) async fn with_mounts(program: &Program, script: &str) -> Option<Output> {
     let probe = ["-rm", "sh", "-c", "mount -t tmpfs tmpfs \"$1\"", "sh"];
     let mut command = Command::new("unshare");
     command.args(probe).arg(program.world.dir.path());

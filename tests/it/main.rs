@@ -18,6 +18,7 @@ mod file_sink;
 mod fixtures;
 mod missing;
 mod normalize;
+mod pacing;
 mod process;
 mod regression;
 mod revisions;

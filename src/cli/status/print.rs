@@ -2,8 +2,10 @@
 //! trouble with its way out. It exists apart so that gathering knows nothing of layout.
 
 use super::super::text::{bytes, counted, grouped};
-use super::{Report, Sink, Stream};
-use crate::core::time::{Millis, UtcMillis, humane};
+use super::{Account, Report, Sink, Stream};
+use crate::core::time::{UtcMillis, humane};
+use crate::daemon::board::HELD;
+use crate::daemon::clock::TOLERANCE;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use std::io::Write;
 
@@ -13,15 +15,17 @@ const COLUMNS: u16 = 100;
 /// More losses than this are counted, not listed.
 const GAPS_MAX: usize = 10;
 
-/// A wall clock that differs by more than this is worth a word.
-const SKEW_MAX: Millis = 2_000;
+/// A learned rate below this share of the configured one is worth a word.
+const SLOWED: f64 = 0.9;
 
 /// Words that are painted where they stand first in a cell or line.
-const PAINTED: [(&str, &str); 8] = [
+const PAINTED: [(&str, &str); 10] = [
     ("LOST", RED),
     ("STOPPED", RED),
     ("SUSPENDED", RED),
+    ("WAITING", YELLOW),
     ("RETRYING", YELLOW),
+    ("PACE", YELLOW),
     ("CLOCK", YELLOW),
     ("not running", YELLOW),
     ("running", GREEN),
@@ -119,14 +123,17 @@ impl Report {
             said.push(format!("        and {} more: see --json\n", open.len() - GAPS_MAX));
         }
         for one in &self.streams {
-            said.extend(
-                one.error.as_ref().map(|error| trouble("STOPPED", "stream", &one.name, error, one.hint.as_ref())),
-            );
+            let held = one.activity.as_ref().and_then(|activity| activity.strip_prefix(HELD));
+            let (word, what) = held.map_or(("STOPPED", one.error.as_deref()), |held| ("WAITING", Some(held)));
+            said.extend(what.map(|what| trouble(word, "stream", &one.name, what, one.hint.as_ref())));
         }
         for sink in &self.sinks {
             let word = if sink.suspended { "SUSPENDED" } else { "RETRYING" };
-            said.extend(sink.error.as_ref().map(|error| trouble(word, "sink", &sink.name, error, sink.hint.as_ref())));
+            said.extend(
+                sink.error.as_deref().map(|error| trouble(word, "sink", &sink.name, error, sink.hint.as_ref())),
+            );
         }
+        said.extend(self.accounts.iter().filter_map(slowed));
         said.extend(self.streams.iter().filter_map(note));
         for one in &self.backfills {
             let percent = one.read_s.saturating_mul(100) / one.span_s.max(1);
@@ -138,7 +145,7 @@ impl Report {
             said.push(format!("{rows} in the dead letters: no events, or refused by a sink for good\n"));
         }
         let skew = self.daemon.as_ref().and_then(|daemon| daemon.clock_skew_ms).unwrap_or(0);
-        if skew.abs() > SKEW_MAX {
+        if skew.abs() > TOLERANCE {
             let side = if skew > 0 { "ahead of" } else { "behind" };
             said.push(format!(
                 "CLOCK   this machine's is {} {side} the API's; sparkspool goes by the API's\n",
@@ -153,6 +160,18 @@ fn trouble(word: &str, what: &str, name: &str, error: &str, hint: Option<&String
     let mut said = format!("{word:<7} {what} {name}: {error}\n");
     hint.iter().for_each(|hint| said.push_str(&format!("        {hint}\n")));
     said
+}
+
+/// What limits the rate below what is configured.
+fn slowed(account: &Account) -> Option<String> {
+    let Account { name, requests_per_minute: rate, limit_per_minute: limit, open_since, .. } = account;
+    let since = open_since.as_ref().map(|at| format!("; no request answered since {}", short(at)));
+    (*rate < SLOWED * limit || since.is_some()).then(|| {
+        let since = since.unwrap_or_default();
+        format!(
+            "PACE    account {name}: {rate:.1} of {limit} requests a minute, learned from the API's refusals{since}\n"
+        )
+    })
 }
 
 /// What a row of the table cannot say.
