@@ -8,6 +8,7 @@ use flate2::write::MultiGzDecoder;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What every client is built with.
 #[derive(Clone, Debug)]
@@ -55,14 +56,22 @@ pub struct Carried {
 /// The memory of bodies that were dropped, for the next ones: pages are large, and new memory is not free.
 type Spares = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// How many are kept, and from which size on it is worth it.
+/// How many are kept, and from which size to which it is worth it.
 const SPARES_MAX: usize = 2;
-const SPARE_BYTES_MIN: usize = 1 << 20;
+const SPARE_BYTES: std::ops::RangeInclusive<usize> = 1 << 20..=LARGE_FROM;
+
+/// A body beyond this size, 10,000 ordinary events, needs the one place for large bodies: however many requests are under
+/// way, and however large their answers are, the memory for them stays near `body_max`.
+const LARGE_FROM: usize = 16 << 20;
+
+/// The place for large bodies; kept until the body is dropped.
+static LARGE: Semaphore = Semaphore::const_new(1);
 
 /// A body that gives its memory back when its last view is dropped.
 struct Borrowed {
     bytes: Vec<u8>,
     spares: Spares,
+    _large: Option<SemaphorePermit<'static>>,
 }
 
 impl AsRef<[u8]> for Borrowed {
@@ -74,7 +83,7 @@ impl AsRef<[u8]> for Borrowed {
 impl Drop for Borrowed {
     fn drop(&mut self) {
         let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
-        if spares.len() < SPARES_MAX && self.bytes.capacity() >= SPARE_BYTES_MIN {
+        if spares.len() < SPARES_MAX && SPARE_BYTES.contains(&self.bytes.capacity()) {
             spares.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -129,6 +138,12 @@ pub enum NetError {
     /// Too slow.
     #[error("timed out {0}")]
     Timeout(String),
+    /// A body that was on its way, too slowly: a smaller one may arrive in time.
+    #[error("the response was too slow: {bytes} bytes of it came within the time limits")]
+    Slow {
+        /// Bytes of the body that came.
+        bytes: u64,
+    },
     /// The connection ended before the body did, or the body is not what its headers say.
     #[error("the response was cut short or damaged: {0}")]
     Broken(String),
@@ -194,12 +209,20 @@ impl Client {
         let mut response = request.send().await.map_err(|e| classify(&e, host, &self.limits))?;
         let mut body = self.body_for(response.headers(), response.content_length());
         let mut wire_bytes = 0;
-        while let Some(chunk) = response.chunk().await.map_err(|e| classify(&e, host, &self.limits))? {
+        let mut large = None;
+        let failed = |e: reqwest::Error, bytes| match classify(&e, host, &self.limits) {
+            NetError::Timeout(_) if bytes > 0 => NetError::Slow { bytes },
+            other => other,
+        };
+        while let Some(chunk) = response.chunk().await.map_err(|e| failed(e, wire_bytes))? {
             wire_bytes += chunk.len() as u64;
             body.push(&chunk)?;
+            if large.is_none() && body.len() > LARGE_FROM {
+                large = Some(self.place_for_large().await?);
+            }
         }
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        self.received(status, headers, body, wire_bytes)
+        self.received(status, headers, body, wire_bytes, large)
     }
 
     async fn get_from_memory(
@@ -224,7 +247,7 @@ impl Client {
         let wire_bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
         let mut body = self.body_for(&headers, Some(wire_bytes));
         pieces.iter().try_for_each(|piece| body.push(piece))?;
-        self.received(status, headers, body, wire_bytes)
+        self.received(status, headers, body, wire_bytes, None)
     }
 
     /// An empty body for a response with these headers, of which `length` bytes are announced.
@@ -241,10 +264,21 @@ impl Client {
         headers: reqwest::header::HeaderMap,
         body: Body,
         wire_bytes: u64,
+        large: Option<SemaphorePermit<'static>>,
     ) -> Result<Received, NetError> {
         let bytes = body.finish()?;
-        let body = Bytes::from_owner(Borrowed { bytes, spares: self.spares.clone() });
+        let body = Bytes::from_owner(Borrowed { bytes, spares: self.spares.clone(), _large: large });
         Ok(Received { status, body, wire_bytes, headers })
+    }
+}
+
+impl Client {
+    /// Waits until no other large body is in memory, and gives back what is kept for small ones.
+    async fn place_for_large(&self) -> Result<SemaphorePermit<'static>, NetError> {
+        let place = tokio::time::timeout(self.limits.request, LARGE.acquire()).await;
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let busy = || NetError::Timeout("waiting until another large response has been stored".into());
+        place.ok().and_then(Result::ok).ok_or_else(busy)
     }
 }
 
@@ -281,6 +315,14 @@ impl Body {
         spare.reserve_exact(usize::try_from(announced.unwrap_or(0).min(cap)).unwrap_or(0));
         let plain = Capped { bytes: spare, cap };
         if gzip { Self::Gzip(Box::new(MultiGzDecoder::new(plain))) } else { Self::Plain(plain) }
+    }
+
+    /// Bytes so far, decompressed.
+    fn len(&self) -> usize {
+        match self {
+            Self::Plain(plain) => plain.bytes.len(),
+            Self::Gzip(gzip) => gzip.get_ref().bytes.len(),
+        }
     }
 
     fn push(&mut self, chunk: &[u8]) -> Result<(), NetError> {

@@ -90,14 +90,23 @@ fn digest(parts: &[&[u8]]) -> [u8; 16] {
 }
 
 /// SHA-256 of an event's canonical JSON: keys sorted by their decoded text, no white space, numbers as written.
-/// Two rows have the same digest exactly when they hold the same values under the same names.
+/// Two rows have the same digest exactly when they hold the same values under the same names. What is larger than
+/// 1 MiB is no event as anybody knows them, and is digested as it was written.
 pub fn canonical_digest(raw: &str) -> [u8; 32] {
-    let mut text = Vec::with_capacity(raw.len());
-    write_canonical(raw, CANONICAL_DEPTH_MAX, &mut text);
+    let mut text = Vec::new();
+    let text = if raw.len() > CANONICAL_BYTES_MAX {
+        raw.as_bytes()
+    } else {
+        write_canonical(raw, CANONICAL_DEPTH_MAX, &mut text);
+        &text
+    };
     let mut whole = [0; 32];
-    whole.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, &text).as_ref());
+    whole.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, text).as_ref());
     whole
 }
+
+/// To sort a row, each of its members is pointed at: tiny ones by the million would need far more memory than the row.
+const CANONICAL_BYTES_MAX: usize = 1 << 20;
 
 /// Deeper values are digested as they were written: a bound on recursion for hostile input.
 const CANONICAL_DEPTH_MAX: u32 = 64;

@@ -236,6 +236,7 @@ impl Permit<'_> {
             Err(error @ SourceError::Transient { retry_after, .. }) => {
                 (Told::Failed(retry_after.map(millis)), Some(error))
             }
+            Err(error @ SourceError::Slow { .. }) => (Told::Failed(None), Some(error)),
             Err(_) => (Told::Answer, None),
         };
         let now = self.account.monotonic();

@@ -24,7 +24,7 @@ pub enum Halt {
     /// What the plan was made from has changed (dialect, clock): plan again.
     #[error("{0}")]
     Replan(String),
-    /// The page is over the body cap: ask for fewer rows.
+    /// The page is over the body cap, or slower than the time limits: ask for fewer rows.
     #[error("a page is larger than the body cap")]
     TooLarge,
     /// The API refuses, or patience has run out.
@@ -151,7 +151,7 @@ impl Asker {
                 None
             }
             SourceError::Transient { retry_after, .. } => Some(*retry_after),
-            SourceError::TooLarge { .. } => return Err(Halt::TooLarge),
+            SourceError::TooLarge { .. } | SourceError::Slow { .. } => return Err(Halt::TooLarge),
             SourceError::DialectChanged { now } => {
                 return Err(Halt::Replan(format!("the API answers the `{now}` dialect")));
             }

@@ -33,6 +33,10 @@ const ELSEWHERE_FROM: Millis = 2 * MINUTE;
 /// The page size changes by multiples of this fraction from one read of a window to the next, down to about half.
 const PAGE_VARIATION: u32 = 13;
 
+/// A page with more than this is stored, and later forwarded, in portions: its memory is then not needed several times.
+const WHOLE_BYTES_MAX: u64 = 16 << 20;
+const PORTION_BYTES: u64 = 2 << 20;
+
 /// One stream's reader of windows.
 #[derive(Clone)]
 pub struct Walker {
@@ -250,7 +254,7 @@ impl Walker {
                     Ok(Some(total)) => return Ok(Some(total)),
                     Ok(None) => break,
                     Err(Halt::TooLarge) if self.asker.account.shrink_page(per_page) => {
-                        tracing::warn!(stream = %self.asker.stream, per_page, "a page is over the body cap, asking for half as many events");
+                        tracing::warn!(stream = %self.asker.stream, per_page, "a page is larger or slower than the limits allow, asking for half as many events");
                     }
                     Err(halt) => return Err(halt),
                 }
@@ -312,7 +316,14 @@ impl Walker {
         Ok(())
     }
 
-    async fn commit(&self, page: Page) -> Result<Committed, Halt> {
+    async fn commit(&self, page: Page) -> Result<(), Halt> {
+        for portion in page.portions(WHOLE_BYTES_MAX, PORTION_BYTES) {
+            self.commit_portion(portion).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit_portion(&self, page: Page) -> Result<Committed, Halt> {
         if page.is_empty() {
             return Ok(Committed::default());
         }

@@ -71,13 +71,19 @@ pub enum SourceError {
         /// What `Retry-After` asked for, not yet capped.
         retry_after: Option<Duration>,
     },
-    /// The decompressed body passed the cap: ask for a smaller page.
+    /// The decompressed body passed the cap, or holds more rows than any page: ask for a smaller page.
     #[error("a page of {per_page} events is larger than {cap_bytes} bytes")]
     TooLarge {
         /// The size that was asked for.
         per_page: u32,
         /// The cap, in decompressed bytes.
         cap_bytes: u64,
+    },
+    /// The page was on its way, too slowly for the time limits: ask for a smaller one.
+    #[error("{what}")]
+    Slow {
+        /// What happened.
+        what: String,
     },
     /// The dialect was found out to be another one: plan again with its grain.
     #[error("the API answers the `{now}` dialect")]

@@ -94,6 +94,7 @@ fn in_words(outcome: &Result<Answer, SourceError>) -> String {
         }
         Err(SourceError::Throttled { status, retry_after }) => format!("throttled {status}{}", wait(retry_after)),
         Err(SourceError::Transient { retry_after, .. }) => format!("transient{}", wait(retry_after)),
+        Err(SourceError::Slow { .. }) => "transient".to_owned(),
         Err(SourceError::TooLarge { per_page, cap_bytes }) => format!("{per_page} rows exceed {cap_bytes}"),
         Err(SourceError::DialectChanged { now }) => format!("now {now}"),
         Err(SourceError::Refused { kind, .. }) => format!("refused {kind:?}"),

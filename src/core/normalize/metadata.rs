@@ -16,10 +16,14 @@ pub(super) struct Metadata<'a>(pub(super) &'a str);
 /// Deeper values are copied as they are: a bound on recursion for hostile input.
 const DEPTH_MAX: u32 = 32;
 
+/// Larger metadata is copied as it is, for the same reason: each member is pointed at, and tiny ones by the million would
+/// need far more memory than their text. The vendor allows 1,000 bytes (documented).
+const BYTES_MAX: usize = 1 << 20;
+
 impl Metadata<'_> {
     /// Appends the object, on one line.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        write_value(self.0, true, DEPTH_MAX, out);
+        write_value(self.0, true, if self.0.len() > BYTES_MAX { 0 } else { DEPTH_MAX }, out);
     }
 }
 

@@ -95,7 +95,7 @@ impl SparkPost {
         let server_time = received.header("date").and_then(http_date);
         match received.status {
             200 => {
-                let page = self.accept(&received, dialect)?;
+                let page = self.accept(&received, dialect, ask.per_page)?;
                 self.settled.store(true, Ordering::Relaxed);
                 if dialect == Dialect::MessageEvents && cursor.is_none() && page.is_empty() {
                     self.compare_with_successor(ask, server_time).await?;
@@ -118,11 +118,13 @@ impl SparkPost {
             NetError::Setup(_) => {
                 SourceError::Refused { kind: RefusalKind::Key, what: e.to_string(), hint: "copy the key again".into() }
             }
+            // Nothing is smaller than one row.
+            NetError::Slow { .. } if per_page > 1 => SourceError::Slow { what: e.to_string() },
             other => SourceError::Transient { what: other.to_string(), retry_after: None },
         })
     }
 
-    fn accept(&self, received: &Received, dialect: Dialect) -> Result<Page, SourceError> {
+    fn accept(&self, received: &Received, dialect: Dialect, per_page: u32) -> Result<Page, SourceError> {
         let kind = received.header("content-type").unwrap_or_default();
         if !kind.is_empty() && !kind.to_ascii_lowercase().contains("json") {
             let kind = kind.split(';').next().unwrap_or_default();
@@ -147,6 +149,7 @@ impl SparkPost {
                 None => transient("HTTP 200 without an array `results`".into()),
             },
             WireError::NotJson(_) => transient(e.to_string()),
+            WireError::TooManyRows => SourceError::TooLarge { per_page, cap_bytes: received.body.len() as u64 },
         })
     }
 

@@ -12,6 +12,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// The API gives 10,000 rows a page at most (documented); an API that ignores `per_page` may give more.
+const ROWS_MAX: usize = 100_000;
+
 /// Why a body is no page.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -21,6 +24,9 @@ pub enum WireError {
     /// JSON without an array `results`.
     #[error("the body has no array `results`")]
     NoResults,
+    /// More rows than any page has: what is kept of each would need far more memory than the body.
+    #[error("the body has more than {ROWS_MAX} rows")]
+    TooManyRows,
     /// A row that the stream's filter excludes.
     #[error("rows do not match the filter `{0}`")]
     NotFiltered(&'static str),
@@ -31,8 +37,12 @@ pub fn page(body: &Bytes, dialect: Dialect, filter: &Filter) -> Result<Page, Wir
     let text =
         std::str::from_utf8(body).map_err(|e| WireError::NotJson(format!("byte {} is not UTF-8", e.valid_up_to())))?;
     let mut reader = Strict::new(text);
-    let envelope = Envelope::read(&mut reader, text, dialect).filter(|_| reader.is_at_end());
+    let envelope = Envelope::read(&mut reader, text, dialect)
+        .filter(|envelope| envelope.is_overfull() || reader.is_at_end());
     let envelope = envelope.ok_or_else(|| not_json(text, reader.at()))?;
+    if envelope.is_overfull() {
+        return Err(WireError::TooManyRows);
+    }
     let Some(Rows { events, rejects, anonymous }) = envelope.rows else { return Err(WireError::NoResults) };
     let mut page = Page::new(body.clone(), events, rejects, anonymous);
     if !filter.is_empty() {
@@ -86,7 +96,12 @@ impl<'a> Envelope<'a> {
         let mut is_first = true;
         while let Some(name) = reader.next_name(&mut is_first)? {
             match name {
-                "results" if reader.peek()? == b'[' => envelope.rows = Some(Rows::read(reader, text, dialect)?),
+                "results" if reader.peek()? == b'[' => {
+                    envelope.rows = Some(Rows::read(reader, text, dialect)?);
+                    if envelope.is_overfull() {
+                        return Some(envelope);
+                    }
+                }
                 "results" => {
                     reader.value()?;
                     envelope.rows = None;
@@ -98,14 +113,23 @@ impl<'a> Envelope<'a> {
         }
         Some(envelope)
     }
+
+    /// Whether reading was given up because of too many rows.
+    fn is_overfull(&self) -> bool {
+        self.rows.as_ref().is_some_and(|rows| rows.len() > ROWS_MAX)
+    }
 }
 
 impl Rows {
+    fn len(&self) -> usize {
+        self.events.len() + self.rejects.len()
+    }
+
     fn read(reader: &mut Strict<'_>, text: &str, dialect: Dialect) -> Option<Self> {
         let mut found = Self::default();
         reader.open(b'[')?;
         let mut is_first = true;
-        while reader.next_item(&mut is_first)? {
+        while found.len() <= ROWS_MAX && reader.next_item(&mut is_first)? {
             let start = reader.at();
             let head = Head::read(reader)?;
             let raw = text.get(start..reader.at())?;
@@ -313,6 +337,26 @@ mod tests {
             assert!(page.next.is_none() && page.dead_link, "{href}");
         }
         assert_eq!(next_of(r#"{"next":"@evil.tld/?cursor=1"}"#, Dialect::Events), Ok(Some("cursor=1".into())));
+    }
+
+    #[test]
+    fn a_body_of_tiny_rows_is_refused_before_they_fill_the_memory() {
+        let body = |rows: usize| format!(r#"{{"results":[{}0],"total_count":7}}"#, "0,".repeat(rows - 1));
+        assert_eq!(parse(&body(ROWS_MAX), Dialect::Events).unwrap().rejects.len(), ROWS_MAX);
+        assert_eq!(parse(&body(ROWS_MAX + 1), Dialect::Events).unwrap_err(), WireError::TooManyRows);
+    }
+
+    #[test]
+    fn nesting_without_end_is_read_wherever_it_stands() {
+        let deep = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
+        let row = format!(r#"{{"type":"open","timestamp":"2026-11-12T00:00:00Z","rcpt_meta":{{"a":{deep}}}}}"#);
+        let text = format!(r#"{{"results":[{deep},{row}],"x":{deep},"links":{deep},"total_count":{deep}}}"#);
+        for dialect in [Dialect::Events, Dialect::MessageEvents] {
+            let page = parse(&text, dialect).unwrap();
+            assert_eq!((page.rows.len(), page.rejects.len(), page.total, &page.next), (1, 1, None, &None));
+        }
+        assert!(parse(&text[..text.len() - 1], Dialect::Events).is_err());
+        assert_eq!(error_text(format!(r#"{{"errors":{deep}}}"#).as_bytes(), "k"), None);
     }
 
     #[test]

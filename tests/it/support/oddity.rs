@@ -77,6 +77,10 @@ impl Oddity {
         Self { dir: tempfile::tempdir().unwrap(), url, requests, account: account.into() }
     }
 
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Searches that were answered.
     pub(crate) fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
