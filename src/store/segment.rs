@@ -295,6 +295,22 @@ pub struct SpooledEvent<'a> {
 }
 
 impl Segment {
+    /// Takes a segment's columns apart without its checksum, number and times: whatever they hold, they are refused or
+    /// give exactly `events` events that make up `raw_bytes` bytes, each with its line break. For whoever looks into a
+    /// store from outside, and for those that try to break this.
+    pub fn decode(
+        lengths: &[u8],
+        late: Option<&[u8]>,
+        body: &[u8],
+        events: u64,
+        raw_bytes: u64,
+    ) -> Result<Self, StoreError> {
+        let at = UtcMillis::default();
+        let label = Label { stream: StreamId(0), observed_at: at, first_at: at, last_at: at, events, raw_bytes };
+        let packed = Packed { lengths, late, body };
+        Unpacker::new()?.unpack(0, &label, packed, checksum(&label, packed))
+    }
+
     /// Its number; never reused.
     pub fn seq(&self) -> u64 {
         self.seq

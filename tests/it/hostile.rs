@@ -5,8 +5,13 @@
 use crate::support::fake::{Asked, simulated};
 use crate::support::oddity::{Oddity, Query, events as recent_events};
 use crate::support::program::{Program, ended, events, signal, stderr};
+use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
+use proptest::prelude::*;
 use sparkspool::simulator::Dialect;
+use sparkspool::source::sparkpost::dialect::Dialect as WireDialect;
+use sparkspool::source::sparkpost::filter::Filter;
+use sparkspool::source::sparkpost::wire;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Child;
@@ -122,8 +127,7 @@ async fn survives(attack: Attack, against: Against, timeouts: &str) -> Vec<u32> 
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     program.world.assert_complete(Dialect::Events);
     assert!(memory <= MEMORY_MAX_KIB, "{memory} KiB\n{}", stderr(&output));
-    let asked_for = asked_for.lock().unwrap().clone();
-    asked_for
+    asked_for.lock().unwrap().clone()
 }
 
 /// As [`survives`], and says that pages became smaller, and larger again.
@@ -290,4 +294,49 @@ async fn a_page_just_below_the_cap_is_captured_in_the_same_memory() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(program.world.written() == crate::support::oddity::once(&all), "what was written is not what was there");
     assert!(memory <= MEMORY_MAX_KIB, "{memory} KiB");
+}
+
+/// What is cut off anywhere is no page, in either dialect: neither a page of the documentation's shape, byte by byte, nor
+/// one of any other content.
+#[test]
+fn every_truncation_of_a_page_is_no_page() {
+    let is_page = |body: &Bytes, dialect| wire::page(body, dialect, &Filter::default()).is_ok();
+    let both = [(WireDialect::Events, "events"), (WireDialect::MessageEvents, "message-events")];
+    for (dialect, folder) in both {
+        for file in ["two.json", "samples-bounce.json", "empty.json"] {
+            let path = crate::fixtures::dir().join("__files").join(folder).join(file);
+            let body = Bytes::from(std::fs::read(path).unwrap());
+            assert!(is_page(&body, dialect), "{folder}/{file}");
+            let end = body.trim_ascii_end().len();
+            let accepted = (0..end).find(|cut| is_page(&body.slice(..*cut), dialect));
+            assert_eq!(accepted, None, "{folder}/{file}");
+        }
+    }
+    let links = prop_oneof![
+        Just(r#"{"next":"/api/v1/events/message?cursor=a"}"#),
+        Just(r#"[{"href":"/api/v1/message-events?page=2","rel":"next"}]"#),
+        Just("{}"),
+        Just("null"),
+    ];
+    let rows = proptest::collection::vec(("\\PC{0,12}", any::<u64>()), 0..4);
+    let any_page = (rows, links, any::<bool>(), any::<bool>()).prop_map(|(rows, links, total_first, spaced)| {
+        let row = |(subject, id): &(String, u64)| {
+            let subject = serde_json::to_string(subject).unwrap();
+            format!(r#"{{"type":"open","timestamp":"2026-11-12T00:00:00Z","event_id":"{id}","subject":{subject}}}"#)
+        };
+        let rows: Vec<String> = rows.iter().map(row).collect();
+        let (rows, total) = (rows.join(if spaced { " ,\n" } else { "," }), rows.len());
+        if total_first {
+            format!(r#"{{"total_count":{total},"links":{links},"results":[{rows}]}}"#)
+        } else {
+            format!(r#"{{"results":[{rows}],"links":{links},"total_count":{total}}}"#)
+        }
+    });
+    proptest!(ProptestConfig::with_cases(64), |(text in any_page)| {
+        let body = Bytes::from(text);
+        for (dialect, _) in both {
+            prop_assert!(is_page(&body, dialect));
+            prop_assert_eq!((0..body.len()).find(|cut| is_page(&body.slice(..*cut), dialect)), None);
+        }
+    });
 }
