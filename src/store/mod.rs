@@ -81,6 +81,7 @@ impl Store {
         let lock = open::lock(dir)?;
         let conn = open::writer(dir)?;
         let epoch = fence::Epoch::at_open(&conn)?;
+        open::write_at_close(&conn, true)?;
         let desk = Desk {
             progress: HashMap::new(),
             day_book: daybook::Scratch::default(),

@@ -121,7 +121,8 @@ fn sync_dir(dir: &Path) {
     let _ = File::open(dir).and_then(|dir| dir.sync_all());
 }
 
-/// The writing connection: looked at, checked, set and migrated. Only whoever holds the lock may ask for it.
+/// The writing connection: looked at, checked, set and migrated. Only whoever holds the lock may ask for it. It does not
+/// write at its close yet.
 pub(super) fn writer(dir: &Path) -> Result<Connection, StoreError> {
     refuse_defective_sqlite()?;
     let path = database(dir);
@@ -139,7 +140,6 @@ pub(super) fn writer(dir: &Path) -> Result<Connection, StoreError> {
     quick_check(&conn).map_err(|error| naming(error, &path))?;
     make_durable(&conn)?;
     migrate(&mut conn, MIGRATIONS)?;
-    write_at_close(&conn, true)?;
     Ok(conn)
 }
 
@@ -235,7 +235,7 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 
 /// Makes a commit that has returned survive the loss of power, and reads back that it will.
 fn make_durable(conn: &Connection) -> Result<(), StoreError> {
-    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0))?;
+    let mode = switch_to_log(conn)?;
     if mode != "wal" {
         let what = format!("it does not support a write-ahead log (journal mode {mode})");
         return Err(StoreError::Io { what });
@@ -252,6 +252,18 @@ fn make_durable(conn: &Connection) -> Result<(), StoreError> {
         2 => Ok(()),
         other => Err(StoreError::Sqlite { what: format!("it does not sync every commit (synchronous {other})") }),
     }
+}
+
+/// Asks for a write-ahead log and says what the mode is now. The mode is written behind the answer: who does not read on
+/// would take a failed switch for done, and work with a journal whose commits a power cut can undo.
+fn switch_to_log(conn: &Connection) -> Result<String, StoreError> {
+    let mut switch = conn.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = switch.query(())?;
+    let mut mode = String::new();
+    while let Some(row) = rows.next()? {
+        mode = row.get(0)?;
+    }
+    Ok(mode)
 }
 
 fn quick_check(conn: &Connection) -> Result<(), StoreError> {

@@ -144,7 +144,7 @@ static void die(void) {
     for (;;) pause();
 }
 
-/* Counts a change and says which fault strikes it. A full disk takes no more bytes and names, but syncs, empties and
+/* Counts a change and says which fault strikes it. A full disk takes no more bytes and names, but syncs, cuts and
  * removes; a death in the middle needs a write of two bytes at least. */
 static enum fault strike(int op, size_t len) {
     count++;
@@ -158,7 +158,9 @@ static enum fault strike(int op, size_t len) {
 
 /* The errno that strikes a change that has no middle, or 0. The lock is held. */
 static int struck_by(int op, const char *path, const char *other, uint64_t at) {
-    enum fault by = strike(op == LENGTH && at == 0 ? EMPTY : op, 0);
+    struct stat found;
+    int grows = op != LENGTH || stat(path, &found) != 0 || (uint64_t)found.st_size < at;
+    enum fault by = strike(grows ? op : EMPTY, 0);
     if (by == KILL) die();
     if (by == NONE || by == TORN) return 0;
     int error = by == FAIL_IO ? EIO : ENOSPC;

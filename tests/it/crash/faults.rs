@@ -116,13 +116,17 @@ fn judge(fault: Fault, status: ExitStatus, said: &str, changes: &[Change]) -> Re
     };
     match status.code() {
         Some(0) => {}
-        Some(69 | 73) if said.contains("error: ") && is_clear(fault, said) => {}
+        Some(69 | 73) if said.contains("error: ") && is_clear(fault, first, said) => {}
         _ => return Err(format!("no way to end after a failing {:?} of {}", first.op, first.path.display())),
     }
     let is_io = matches!(fault, Fault::IoOnce | Fault::IoSticky);
-    let fatal = struck.iter().copied().find(|n| is_io && is_of_the_log(&changes[*n]));
+    // Before there is a log nothing was captured, and the database is being made.
+    let log = changes.iter().position(|change| change.path.ends_with("sparkspool.db-wal")).unwrap_or(changes.len());
+    let fatal = struck.iter().copied().find(|n| is_io && *n > log && is_of_the_log(&changes[*n]));
     if let Some(n) = fatal {
-        if status.code() != Some(73) {
+        // Where the sink failed, too, its failure may be the one that is said.
+        let sink_failed = struck.iter().any(|n| !changes[*n].path.components().any(|part| part.as_os_str() == "var"));
+        if status.code() != Some(73) && !(sink_failed && status.code() == Some(69)) {
             return Err(format!("a failed {:?} of {} was passed over", changes[n].op, changes[n].path.display()));
         }
         // After a failed sync nothing on the disk is certain, and a second sync that succeeds proves nothing.
@@ -133,19 +137,24 @@ fn judge(fault: Fault, status: ExitStatus, said: &str, changes: &[Change]) -> Re
     Ok(true)
 }
 
-fn is_clear(fault: Fault, said: &str) -> bool {
-    let words: &[&str] = match fault {
-        Fault::FullOnce | Fault::FullSticky => &["full", "No space left"],
-        _ => &["failed", "Input/output error", "I/O error"],
+fn is_clear(fault: Fault, struck: &Change, said: &str) -> bool {
+    let full = ["full", "No space left"];
+    let broken = ["failed", "Input/output error"];
+    let mut words = match fault {
+        Fault::FullOnce | Fault::FullSticky => full.to_vec(),
+        _ => broken.to_vec(),
     };
+    // Of its shared memory and of what it cannot create, SQLite does not say what was wrong with it.
+    if struck.op == Op::Create || struck.path.ends_with("sparkspool.db-shm") {
+        words.extend(full.iter().chain(&broken));
+    }
     words.iter().any(|word| said.contains(word))
 }
 
 /// Whether a change is one of the database or its log, which hold what was captured.
 fn is_of_the_store(change: &Change) -> bool {
     let name = change.path.file_name().unwrap_or_default();
-    matches!(change.op, Op::Write | Op::Sync | Op::Length)
-        && (name == "sparkspool.db" || name == "sparkspool.db-wal" || name == "sparkspool.db-journal")
+    matches!(change.op, Op::Write | Op::Sync | Op::Length) && (name == "sparkspool.db" || name == "sparkspool.db-wal")
 }
 
 /// The same without what is undone by itself: emptying the log after its content has moved on is only housekeeping.
@@ -165,13 +174,26 @@ fn a_full_disk_pauses_the_daemon_and_space_lets_it_go_on() {
         cases.extend((1..points.min(20)).map(|n| changes / 4 + n * changes / 40));
     }
     side_by_side(cases, |at| {
+        let told = |ground: &Ground<'_>, status| format!("full at {at}: {status}\n{}", ground.last_words());
         let ground = Ground::new(&api, &PLAN);
         let mended = ground.trace("mended");
         let mut command = ground.command(&["run"]);
         shim.fail(&mut command, &ground.disk(), &ground.trace("trace"), Fault::FullSticky, at);
         command.env("DISK_MENDED", &mended);
-        let daemon = command.spawn().unwrap();
-        wait_until(&ground, || ground.said().contains("full") || ground.said().contains("No space left"));
+        let mut daemon = command.spawn().unwrap();
+        let is_full = || ground.said().contains("full") || ground.said().contains("No space left");
+        let mut is_over = false;
+        wait_until(&ground, || {
+            is_over = daemon.try_wait().unwrap().is_some();
+            is_over || ground.said().contains("sparkspool runs")
+        });
+        if is_over {
+            // Without the space to open its store it cannot run at all, and says so.
+            let status = ended(daemon);
+            let is_clear = is_full() || ground.said().contains("unable to open database file");
+            return if is_clear && status.code() == Some(73) { ground.finish() } else { Err(told(&ground, status)) };
+        }
+        wait_until(&ground, is_full);
         std::fs::write(&mended, "").unwrap();
         // The store is the daemon's until it ends, but the files can be read.
         wait_until(&ground, || {
@@ -181,7 +203,7 @@ fn a_full_disk_pauses_the_daemon_and_space_lets_it_go_on() {
         signal(&daemon, "-TERM");
         let status = ended(daemon);
         if !status.success() {
-            return Err(format!("full at {at}: {status}\n{}", ground.last_words()));
+            return Err(told(&ground, status));
         }
         ground.verdict().map_err(|complaint| format!("full at {at}: {complaint}"))
     });

@@ -130,9 +130,9 @@ pub(super) struct Ground<'a> {
 }
 
 impl<'a> Ground<'a> {
-    /// In memory where that is possible: what a process leaves behind when it dies does not depend on the disk.
+    /// An empty directory, and the configuration of `plan` beside it.
     pub(super) fn new(api: &'a Api, plan: &Plan) -> Self {
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let dir = super::place();
         let ground = Self { api, dir: dir.path().to_owned(), _dir: Some(dir) };
         let Plan { page_size, concurrency, file, compress } = plan;
         let config = format!(

@@ -130,6 +130,7 @@ impl Script {
 pub(super) struct Life<'a> {
     script: &'a Script,
     store: Store,
+    reader: Reader,
     stream: StreamId,
     name: StreamName,
     sink: FileSink,
@@ -144,6 +145,7 @@ impl<'a> Life<'a> {
         let voice = File::options().create(true).append(true).open(script.acknowledgements()).unwrap();
         let mut store = Store::open(&script.data()).map_err(|error| format!("the store: {error}"))?;
         let name = StreamName::new("all").unwrap();
+        let reader = Reader::open(&script.data()).map_err(|error| format!("the reader: {error}"))?;
         let stream = store.stream_id(&name, "f", NOON).map_err(|error| error.to_string())?.id;
         let pages = committed(&mut store, stream)?;
         let bookmark = store.position("file").map_err(|error| error.to_string())?;
@@ -156,7 +158,7 @@ impl<'a> Life<'a> {
         let (sink, receipt) = opened.map_err(|refusal| format!("the sink: {refusal}"))?;
         let batches = usize::try_from(position.seq.saturating_sub(1)).unwrap();
         let progress = Progress { pages, batches };
-        let mut life = Self { script, store, stream, name, sink, notes, progress, voice };
+        let mut life = Self { script, store, reader, stream, name, sink, notes, progress, voice };
         life.acknowledge(position, position, &receipt)?;
         Ok(life)
     }
@@ -214,8 +216,7 @@ impl<'a> Life<'a> {
 
     async fn forward(&mut self) -> Result<(), String> {
         let expected = self.store.position("file").map_err(|e| e.to_string())?.map(|b| b.position).unwrap_or_default();
-        let mut reader = Reader::open(&self.script.data()).map_err(|error| error.to_string())?;
-        let next = reader.next_segment(expected, &[self.stream]).map_err(|error| error.to_string())?;
+        let next = self.reader.next_segment(expected, &[self.stream]).map_err(|error| error.to_string())?;
         let segment = next.ok_or("there is nothing to forward")?;
         let event = |raw| StoredEvent {
             raw,

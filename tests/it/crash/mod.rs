@@ -43,23 +43,30 @@ fn seed(of: &str) -> u64 {
     seed
 }
 
-/// Does `work` for every item on two threads, and panics with the first complaint.
+/// A directory in memory where that is possible: what survives a death of the process does not depend on the disk.
+fn place() -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("sparkspool-crash-");
+    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).unwrap()
+}
+
+/// Does `work` for every item on four threads, because much of it is waiting, and panics with what was complained of; after a few complaints it is enough.
 fn side_by_side<T: Send>(items: Vec<T>, work: impl Fn(T) -> Result<(), String> + Sync) {
+    const ENOUGH: usize = 4;
     let queue = std::sync::Mutex::new(items.into_iter());
-    let failed = std::sync::Mutex::new(None);
+    let complaints = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..4 {
             scope.spawn(|| {
-                while failed.lock().unwrap().is_none() {
+                while complaints.lock().unwrap().len() < ENOUGH {
                     let Some(item) = queue.lock().unwrap().next() else { break };
                     if let Err(complaint) = work(item) {
-                        failed.lock().unwrap().get_or_insert(complaint);
+                        complaints.lock().unwrap().push(complaint);
                     }
                 }
             });
         }
     });
-    if let Some(complaint) = failed.into_inner().unwrap() {
-        panic!("{complaint}");
-    }
+    let complaints = complaints.into_inner().unwrap();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n\n"));
 }

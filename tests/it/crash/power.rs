@@ -49,7 +49,7 @@ fn after_a_power_cut_nothing_acknowledged_is_lost_and_nothing_is_half_there() {
     let counts = Mutex::new(BTreeMap::new());
     side_by_side((0..lives).collect(), |number| {
         let mut random = fastrand::Rng::with_seed(seed ^ (number << 32));
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let dir = super::place();
         let script = Script::new(&dir.path().join("disk"), random.u64(..));
         let changes = record(shim, dir.path(), &script, &mut random);
         for _ in 0..wanted.div_ceil(lives) {
