@@ -141,7 +141,7 @@ mod tests {
             let mut start = 0;
             let row = |len: &u32| {
                 let key = EventKey::of_id(&start.to_string(), "open");
-                let row = Row { start, len: *len, key, at: UtcMillis::from_secs(0) };
+                let row = Row { start, len: *len, key, at: UtcMillis::from_secs(0), body: BodySum::UNKNOWN };
                 start += len;
                 row
             };

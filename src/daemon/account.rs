@@ -5,7 +5,7 @@ use super::ask::Patience;
 use super::clock::{ApiClock, TimeSource};
 use crate::core::pace::{Gate, Pace, Ticket, Told, Turn};
 use crate::core::time::{Millis, UtcMillis};
-use crate::source::{Answer, SourceError};
+use crate::source::SourceError;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -226,7 +226,7 @@ impl Account {
 
 impl Permit<'_> {
     /// Tells what came of the request. Returns what that did to the breaker.
-    pub fn tell(self, outcome: &Result<Answer, SourceError>) -> Option<Turn> {
+    pub fn tell<T>(self, outcome: &Result<T, SourceError>) -> Option<Turn> {
         let millis = |wait: Duration| Millis::try_from(wait.as_millis()).unwrap_or(Millis::MAX);
         let (told, failed) = match outcome {
             Ok(_) => (Told::Page, None),

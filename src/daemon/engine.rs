@@ -150,8 +150,7 @@ impl Engine {
     /// Capture of `stream`. Creates its row where it is new, for which the API's clock is asked first; a changed filter
     /// or account makes what the API still has due again.
     pub async fn ingest(&self, stream: &Stream) -> Result<Ingest, Halt> {
-        let (name, key, pace) =
-            (stream.name.clone(), dialect_key(stream.name.as_str()), pace_key(&stream.account));
+        let (name, key, pace) = (stream.name.clone(), dialect_key(stream.name.as_str()), pace_key(&stream.account));
         let read = self
             .store
             .read(move |reader| Ok((reader.stream_id(name.as_str())?, reader.meta(&key)?, reader.meta(&pace)?)));

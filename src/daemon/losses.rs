@@ -49,11 +49,14 @@ fn add(bucket: &Bucket, gaps: &[Gap], lost: &mut [Lost]) {
 async fn answer(metrics: &Metrics, account: &Account, question: Question) -> Result<Vec<Bucket>, MetricsError> {
     let mut attempt = 1;
     loop {
-        // The semaphore is never closed; without a permit the question is asked all the same.
-        let slot = account.slots.acquire().await;
-        account.admit().await;
+        // An account is never closed; without a permit the question is asked all the same.
+        let permit = account.enter(|| ()).await;
         let answer = metrics.ask(question).await;
-        drop(slot);
+        let told = match &answer {
+            Err(MetricsError::Other(error)) => Err(error.clone()),
+            _ => Ok(()),
+        };
+        permit.map(|permit| permit.tell(&told));
         let asked = match &answer {
             Err(MetricsError::Other(
                 SourceError::Throttled { retry_after, .. } | SourceError::Transient { retry_after, .. },

@@ -307,7 +307,7 @@ impl Segment {
     ) -> Result<Self, StoreError> {
         let at = UtcMillis::default();
         let label = Label { stream: StreamId(0), observed_at: at, first_at: at, last_at: at, events, raw_bytes };
-        let packed = Packed { lengths, late, body };
+        let packed = Packed { lengths, late, revised: None, body };
         Unpacker::new()?.unpack(0, &label, packed, checksum(&label, packed))
     }
 

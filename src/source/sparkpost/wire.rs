@@ -37,8 +37,8 @@ pub fn page(body: &Bytes, dialect: Dialect, filter: &Filter) -> Result<Page, Wir
     let text =
         std::str::from_utf8(body).map_err(|e| WireError::NotJson(format!("byte {} is not UTF-8", e.valid_up_to())))?;
     let mut reader = Strict::new(text);
-    let envelope = Envelope::read(&mut reader, text, dialect)
-        .filter(|envelope| envelope.is_overfull() || reader.is_at_end());
+    let envelope =
+        Envelope::read(&mut reader, text, dialect).filter(|envelope| envelope.is_overfull() || reader.is_at_end());
     let envelope = envelope.ok_or_else(|| not_json(text, reader.at()))?;
     if envelope.is_overfull() {
         return Err(WireError::TooManyRows);

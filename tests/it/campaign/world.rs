@@ -5,7 +5,7 @@ use super::scenario::{PAGE, Plan, SPAN, START};
 use super::wire;
 use sparkspool::config::{self, Config};
 use sparkspool::core::retry::Backoff;
-use sparkspool::core::time::{DAY, HOUR, MINUTE, Millis, SECOND, UtcMillis};
+use sparkspool::core::time::{DAY, HOUR, Millis, SECOND, UtcMillis};
 use sparkspool::core::window::Coverage;
 use sparkspool::daemon::ask::Halt;
 use sparkspool::daemon::clock::TimeSource;
