@@ -54,7 +54,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     if options.dry_run {
         return dry_run(&config, &streams, options, patience).await;
     }
-    let store = match Handle::open(&config.data_dir) {
+    let store = match super::open::store(&config) {
         Ok(store) => store,
         Err(StoreError::Locked { .. }) => return hand_over(&config, &streams, by_wall, now).await,
         Err(error) => return Err(error.into()),

@@ -28,6 +28,7 @@ mod exit;
 mod gaps;
 mod handover;
 mod once;
+mod open;
 mod output;
 mod plan;
 mod progress;

@@ -8,7 +8,6 @@ use crate::core::time::MINUTE;
 use crate::daemon::ask::{Halt, Patience};
 use crate::daemon::clock::TimeSource;
 use crate::daemon::engine::Engine;
-use crate::store::Handle;
 
 /// How long a pass keeps trying without an answer: the next one comes soon.
 const PATIENCE: Patience = Patience { failing: 2 * MINUTE, throttled: 15 * MINUTE };
@@ -18,7 +17,7 @@ pub(super) async fn run(global: &Global) -> Result<(), Failure> {
     let config = global.load()?;
     let time = TimeSource::system();
     let started = (time.monotonic)();
-    let store = Handle::open(&config.data_dir)?;
+    let store = super::open::store(&config)?;
     let mut engine = Engine::new(config, store, surroundings(Some(PATIENCE)))?;
     engine.stop =
         signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;

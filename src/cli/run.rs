@@ -16,7 +16,7 @@ pub(super) async fn run(global: &Global) -> Result<(), Failure> {
     let stop = signals::stop_token().map_err(watch)?;
     let mut hangup = signals::hangup().map_err(watch)?;
     let mut config = global.load()?;
-    let store = Handle::open(&config.data_dir)?;
+    let store = super::open::store(&config)?;
     let data_dir = config.data_dir.clone();
     let mut engine = Engine::new(config.clone(), store.clone(), surroundings(None))?;
     loop {

@@ -11,7 +11,7 @@ use super::stream::{StreamTask, hint, rest_after};
 use crate::config::Stream;
 use crate::core::plan;
 use crate::core::time::{DAY, Millis, UtcMillis};
-use crate::store::{Follower, Intent, IntentProgress, Outcome, OutcomeKind, StoreError, StreamId};
+use crate::store::{Follower, Intent, IntentProgress, Outcome, OutcomeKind, Store, StoreError, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -84,7 +84,7 @@ impl Daemon {
                     Ok(Err(error)) => break Some(error),
                     Err(panic) => tracing::error!(%panic, "a task ended by a defect of sparkspool"),
                 },
-                () = &mut housekeeping => {}
+                error = &mut housekeeping => break Some(error),
             }
         };
         self.end(forwarders, tasks, failure).await
@@ -123,13 +123,16 @@ impl Daemon {
         Ok(())
     }
 
-    /// Board, status line and watchdog, for ever.
-    async fn keep_house(&self, health: &BTreeMap<String, Arc<Mutex<SinkHealth>>>) {
+    /// Board, status line, watchdog, and a look at whether the store is still where it was: for ever, unless it is not.
+    async fn keep_house(&self, health: &BTreeMap<String, Arc<Mutex<SinkHealth>>>) -> StoreError {
         let interval = notify::watchdog_interval().map_or(BOARD_EVERY, |wanted| wanted.min(BOARD_EVERY));
         let mut beat = tokio::time::interval(interval);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             beat.tick().await;
+            if let Err(error @ StoreError::Vanished { .. }) = self.engine.store.write(Store::still_stands).await {
+                return error;
+            }
             self.write_board(health).await;
             if self.engine.is_alive() {
                 notify::alive();

@@ -54,6 +54,7 @@ impl Store {
     /// A page that brings nothing new and closes nothing writes nothing, unless the day book did not know its bodies or
     /// knew them from another dialect.
     pub fn commit_page(&mut self, commit: &PageCommit<'_>) -> Result<Committed, StoreError> {
+        self.refuse_when_short()?;
         let before = self.progress_mut(commit.stream)?.coverage.clone();
         let (committed, coverage) = self.transact(|tx, desk| {
             let committed = capture(tx, desk, commit, &before)?;

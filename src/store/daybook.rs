@@ -8,7 +8,7 @@
 
 use super::columns::{Count, StreamId, count_at};
 use super::error::StoreError;
-use super::{Reader, Store};
+use super::{Reader, Store, seal};
 use crate::core::body::{BodySum, Meeting};
 use crate::core::event::EventKey;
 use crate::core::page::Row;
@@ -132,9 +132,19 @@ impl Scratch {
         recorded.add(merge(held_digests, digest_keys, digests, bodies, found));
         drop(held);
         if recorded.is_change() {
-            let count = Count((bodies.len() / size_of::<Sum>()) as u64);
-            let keys = (&**decimals, &**digests);
-            minutes.save.execute((minutes.stream, minute, count, minutes.touched_at, keys.0, keys.1, &**bodies))?;
+            let count = (bodies.len() / size_of::<Sum>()) as u64;
+            let seal = seal_of(minutes.stream, minute, count, [decimals, digests, bodies]);
+            let (count, keys) = (Count(count), (&**decimals, &**digests));
+            minutes.save.execute((
+                minutes.stream,
+                minute,
+                count,
+                minutes.touched_at,
+                keys.0,
+                keys.1,
+                &**bodies,
+                seal,
+            ))?;
         }
         Ok(recorded)
     }
@@ -153,16 +163,38 @@ impl<'tx> Minutes<'tx> {
         let load =
             tx.prepare_cached("SELECT decimals, digests, bodies FROM minute WHERE stream = ?1 AND minute = ?2")?;
         let save = tx.prepare_cached(
-            "INSERT INTO minute (stream, minute, count, touched_at, decimals, digests, bodies)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (stream, minute) DO UPDATE
-             SET count = ?3, touched_at = max(touched_at, ?4), decimals = ?5, digests = ?6, bodies = ?7",
+            "INSERT INTO minute (stream, minute, count, touched_at, decimals, digests, bodies, seal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (stream, minute) DO UPDATE
+             SET count = ?3, touched_at = max(touched_at, ?4), decimals = ?5, digests = ?6, bodies = ?7, seal = ?8",
         )?;
         Ok(Self { stream, touched_at, load, save })
     }
 }
 
+/// The seal of a minute's row: over its place, its count, its keys, and the sums of their bodies.
+pub(super) fn seal_of(stream: StreamId, minute: i64, count: u64, [decimals, digests, bodies]: [&[u8]; 3]) -> u32 {
+    seal::of(&[stream.0, minute, count.cast_signed()], &[decimals, digests, bodies])
+}
+
+/// Reads what [`is_sound`] wants, of every minute.
+pub(super) const SEALED_ROWS: &str =
+    "SELECT stream, minute, count, decimals, digests, bodies, seal FROM minute NOT INDEXED ORDER BY stream, minute";
+
+/// Whether a row of [`SEALED_ROWS`] is what was written.
+pub(super) fn is_sound(row: &rusqlite::Row<'_>) -> rusqlite::Result<bool> {
+    let (stream, minute, count): (StreamId, i64, u64) = (row.get(0)?, row.get(1)?, count_at(row, 2)?);
+    let blob = |index| Ok::<_, rusqlite::Error>(row.get_ref(index)?.as_blob().unwrap_or_default());
+    let (decimals, digests, bodies, stored): (_, _, _, i64) = (blob(3)?, blob(4)?, blob(5)?, row.get(6)?);
+    let keys = decimals.len() / size_of::<Decimal>() + digests.len() / size_of::<Digest>();
+    let is_even =
+        decimals.len().is_multiple_of(size_of::<Decimal>()) && digests.len().is_multiple_of(size_of::<Digest>());
+    let has_bodies = bodies.is_empty() || bodies.len() == keys * size_of::<Sum>();
+    let is_sealed = stored == 0 || stored == i64::from(seal_of(stream, minute, count, [decimals, digests, bodies]));
+    Ok(is_even && keys as u64 == count && has_bodies && is_sealed)
+}
+
 /// The number of the minute `at` lies in.
-fn minute_of(at: UtcMillis) -> i64 {
+pub(super) fn minute_of(at: UtcMillis) -> i64 {
     at.as_millis().div_euclid(MINUTE)
 }
 

@@ -76,12 +76,21 @@ pub enum StoreError {
     },
     /// Stored bytes are not what was written.
     #[error(
-        "the store is damaged: {what}; check the disk, move the data directory aside and start again: \
-             what the API still has, ten days, is then read and forwarded anew"
+        "the store is damaged: {what}; check the disk and start sparkspool (run, once or backfill): it sets the damaged \
+             store aside, keeps what can be read of it, and reads the rest from the API again"
     )]
     Corrupt {
         /// What was found damaged.
         what: String,
+    },
+    /// A file of the store was removed or replaced while it was open.
+    #[error(
+        "{} was removed or replaced while it was in use, and nothing more is written; start sparkspool again, and leave \
+             the files of its data directory to it while it runs", path.display()
+    )]
+    Vanished {
+        /// The file.
+        path: PathBuf,
     },
     /// No space is left. Passes by itself once there is.
     #[error("the disk of the store is full; free some space, capturing resumes by itself")]
@@ -133,7 +142,13 @@ impl StoreError {
 
     /// Whether going on could make things worse: stop the process, and never retry the write in it.
     pub fn is_stop(&self) -> bool {
-        matches!(self, Self::Corrupt { .. } | Self::Io { .. })
+        matches!(self, Self::Corrupt { .. } | Self::Io { .. } | Self::Vanished { .. })
+    }
+
+    /// Whether the files of the store are not what was written, as opposed to a store that only cannot be used now: of
+    /// another program, newer, locked, without rights, on a full disk.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Sqlite { .. })
     }
 
     pub(super) fn corrupt(what: impl Into<String>) -> Self {
@@ -160,6 +175,9 @@ fn holder(pid: Option<u32>) -> String {
     pid.map_or_else(|| "unknown process".to_owned(), |pid| format!("process {pid}"))
 }
 
+const UNREADABLE: [i32; 3] =
+    [rusqlite::ffi::SQLITE_IOERR_READ, rusqlite::ffi::SQLITE_IOERR_SHORT_READ, rusqlite::ffi::SQLITE_IOERR_CORRUPTFS];
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let what = error.to_string();
@@ -172,9 +190,17 @@ impl From<rusqlite::Error> for StoreError {
             ErrorCode::SystemIoFailure if failure.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => {
                 Self::DiskFull
             }
-            ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly => Self::Io { what },
+            // Bytes that the disk does not give back are as good as wrong ones.
+            ErrorCode::SystemIoFailure if UNREADABLE.contains(&failure.extended_code) => Self::Corrupt { what },
+            ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::NoLargeFileSupport => Self::Io { what },
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt { what },
-            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Busy,
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => Self::Busy,
+            ErrorCode::OutOfMemory => Self::Aborted { what: "there was no memory for it" },
+            ErrorCode::OperationInterrupted => Self::Aborted { what: "it was interrupted" },
             _ => Self::Sqlite { what },
         }
     }
@@ -200,6 +226,7 @@ mod tests {
             StoreError::NotOurs { path: path() },
             StoreError::DefectiveSqlite { found: "3.40.1" },
             StoreError::Corrupt { what: what() },
+            StoreError::Vanished { path: path() },
             StoreError::DiskFull,
             StoreError::Io { what: what() },
             StoreError::Busy,
@@ -221,6 +248,14 @@ mod tests {
         }
         for code in [ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB] {
             assert!(of(code).is_stop() && !of(code).is_pause(), "{code}");
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ] {
+            assert!(of(code).is_damage(), "{code}");
+        }
+        for code in
+            [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_PERM, ffi::SQLITE_READONLY, ffi::SQLITE_NOMEM]
+        {
+            assert!(!of(code).is_damage(), "{code}");
         }
         let other = of(ffi::SQLITE_CONSTRAINT);
         assert!(!other.is_stop() && !other.is_pause());

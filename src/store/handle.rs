@@ -39,19 +39,23 @@ impl fmt::Debug for Place {
 impl Handle {
     /// Opens the store in `dir`, and a reader beside it. Blocks: the whole database is checked.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::open_at(dir, Place::BlockingThread)
+        Self::over_at(Store::open(dir)?, Place::BlockingThread)
+    }
+
+    /// Shares a store that is open.
+    pub fn over(store: Store) -> Result<Self, StoreError> {
+        Self::over_at(store, Place::BlockingThread)
     }
 
     /// Opens the store in `dir` for a simulation: its steps run on the task that awaits them, so that a run on one thread
     /// in virtual time takes the same course every time. Where `death` says so the step never begins and never ends, as
     /// in a process that was killed just before it.
     pub fn inline(dir: &Path, death: Death) -> Result<Self, StoreError> {
-        Self::open_at(dir, Place::Caller(death))
+        Self::over_at(Store::open(dir)?, Place::Caller(death))
     }
 
-    fn open_at(dir: &Path, place: Place) -> Result<Self, StoreError> {
-        let store = Store::open(dir)?;
-        let reader = Reader::open(dir)?;
+    fn over_at(store: Store, place: Place) -> Result<Self, StoreError> {
+        let reader = Reader::open(store.dir())?;
         Ok(Self { store: Arc::new(Mutex::new(store)), reader: Arc::new(Mutex::new(reader)), place })
     }
 

@@ -9,13 +9,16 @@
 //! Events enter through [`Store::commit_page`] and leave through [`Reader::next_segment`]; a sink's progress is its
 //! [`Position`]. A key is in the day book exactly when its event is, or was, in the spool.
 
+mod ballast;
 mod capture;
 mod columns;
 mod daybook;
 mod error;
+mod examine;
 mod fence;
 mod gap;
 mod handle;
+mod identity;
 mod intent;
 mod ledger;
 mod open;
@@ -23,9 +26,13 @@ mod position;
 mod progress;
 mod prune;
 mod reader;
+mod rescue;
+mod salvage;
+mod seal;
 mod segment;
 mod spool;
 mod summary;
+mod wal;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +40,7 @@ mod tests;
 pub use capture::{Committed, PageCommit};
 pub use columns::{GapId, IntentId, StreamId};
 pub use error::StoreError;
+pub use examine::Following;
 pub use gap::{Gap, Lost};
 pub use handle::{Death, Handle};
 pub use intent::{Intent, IntentProgress, Mailbox, Outcome, OutcomeKind};
@@ -41,6 +49,8 @@ pub use position::{Ack, Bookmark, Position, Refused};
 pub use progress::{Closing, Progress, StreamRow};
 pub use prune::{Follower, Pruned};
 pub use reader::Reader;
+pub use rescue::{Rescue, Rescued};
+pub use salvage::TakeApart;
 pub use segment::{Segment, SpooledEvent};
 pub use summary::{Certificate, DeadLetter, DeadLetterCount, StreamSummary};
 
@@ -56,6 +66,10 @@ pub struct Store {
     desk: Desk,
     /// What ended the trust in this connection: after a failed write or sync, nothing may be retried on it.
     broken: Option<String>,
+    watch: identity::Watch,
+    ballast: ballast::Ballast,
+    /// Whether the last step found the disk full.
+    full: bool,
     dir: PathBuf,
     /// The number of this opening.
     epoch: fence::Epoch,
@@ -75,20 +89,38 @@ impl Store {
     /// Opens the store in `dir`, and creates directory (0700) and files (0600) where there are none.
     ///
     /// Takes the lock first and fails with [`StoreError::Locked`] where another process has it. A database of a newer
-    /// schema, or of another program, is refused before anything is written to it. Checks the whole database, which
-    /// takes about a second for each gigabyte.
+    /// schema, or of another program, is refused before anything is written to it, and so is a damaged one: see
+    /// [`Store::open_or_rescue`]. Checks the whole database, which takes about a second for each gigabyte.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let lock = open::lock(dir)?;
-        let conn = open::writer(dir)?;
+        let conn = open::writer(dir, &[])?;
+        Self::over(lock, conn, dir)
+    }
+
+    fn over(lock: open::Lock, conn: Connection, dir: &Path) -> Result<Self, StoreError> {
         let epoch = fence::Epoch::at_open(&conn)?;
         open::write_at_close(&conn, true)?;
+        let (watch, ballast) = (identity::Watch::begin(dir), ballast::Ballast::of(dir));
         let desk = Desk {
             progress: HashMap::new(),
             day_book: daybook::Scratch::default(),
             packer: segment::Packer::new()?,
             unpacker: segment::Unpacker::new()?,
         };
-        Ok(Self { conn, desk, broken: None, dir: dir.to_owned(), epoch, lock })
+        Ok(Self { conn, desk, broken: None, watch, ballast, full: false, dir: dir.to_owned(), epoch, lock })
+    }
+
+    /// Fails where a file of the database was removed or replaced, and writes nothing any more then. To be asked now and
+    /// then: a store that is not written to would not notice.
+    pub fn still_stands(&mut self) -> Result<(), StoreError> {
+        self.refuse_when_broken()?;
+        let standing = self.watch.database_stands().and_then(|()| self.watch.log_stands());
+        if matches!(&standing, Err(StoreError::Vanished { .. })) && self.watch.database_stands().is_ok() {
+            // Only the log has lost its name. It is still open here, and what it holds goes into the database.
+            let saved = self.conn.query_row("PRAGMA wal_checkpoint(FULL)", (), |_| Ok(()));
+            tracing::error!(saved = saved.is_ok(), "the write-ahead log was removed while it was in use");
+        }
+        self.noting_breakage(standing)
     }
 
     /// The data directory.
@@ -134,7 +166,11 @@ impl Store {
                 *epoch = claimed;
                 Ok(value)
             });
-        self.noting_breakage(outcome)
+        self.note_fullness(&outcome);
+        let value = self.noting_breakage(outcome)?;
+        // What was committed to a file without a name is nowhere.
+        self.still_stands()?;
+        Ok(value)
     }
 
     /// Ends the writing in this process after damage or a failed write: after a failed sync the kernel may have

@@ -2,6 +2,8 @@
 //! It exists so that no second writer, no newer schema and no foreign file is ever touched.
 
 use super::error::StoreError;
+use super::examine::{self, Following};
+use super::{identity, wal};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -17,6 +19,8 @@ const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("v2.sql")
 const SQLITE_MIN: i32 = 3_051_003;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_KEPT: usize = 64;
+/// Under which key of `meta` the schema version lies: a second copy, for the one in the header is sealed by nothing.
+pub(super) const SCHEMA_META: &str = "schema";
 
 /// The exclusive lock of a data directory; given up when dropped.
 #[derive(Debug)]
@@ -62,16 +66,22 @@ pub(super) fn database(dir: &Path) -> PathBuf {
     dir.join("sparkspool.db")
 }
 
+/// A file of the database beside it: its name, and then `suffix`.
+pub(super) fn beside_database(dir: &Path, suffix: &str) -> PathBuf {
+    dir.join(format!("sparkspool.db{suffix}"))
+}
+
+/// The refusal of a place that cannot be written.
+pub(super) fn unwritable(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Unwritable { path: path.to_owned(), source }
+}
+
 /// Creates `dir` where it is missing and takes its lock. The lock is on a file of its own, because closing any
 /// descriptor of the database would drop the locks SQLite holds on it.
 pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     let path = lock_file(dir);
-    let unwritable = |path: &Path| {
-        let path = path.to_owned();
-        move |source| StoreError::Unwritable { path, source }
-    };
-    create_dir(dir).map_err(unwritable(dir))?;
-    let mut file = private_file().create(true).read(true).open(&path).map_err(unwritable(&path))?;
+    create_dir(dir).map_err(|source| unwritable(dir, source))?;
+    let mut file = private_file().create(true).read(true).open(&path).map_err(|source| unwritable(&path, source))?;
     match file.try_lock() {
         Ok(()) if is_in_place(&file, &path) => {}
         // Between the opening and the locking somebody put another file in its place.
@@ -82,10 +92,10 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
             let _ = file.read_to_string(&mut text);
             return Err(StoreError::Locked { dir: dir.to_owned(), pid: text.trim().parse().ok() });
         }
-        Err(TryLockError::Error(source)) => return Err(unwritable(&path)(source)),
+        Err(TryLockError::Error(source)) => return Err(unwritable(&path, source)),
     }
     let pid = format!("{}\n", std::process::id());
-    file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(unwritable(&path))?;
+    file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(|source| unwritable(&path, source))?;
     Ok(Lock { file, dir: dir.to_owned() })
 }
 
@@ -99,7 +109,7 @@ fn create_dir(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn private_dir() -> DirBuilder {
+pub(super) fn private_dir() -> DirBuilder {
     let mut builder = DirBuilder::new();
     // So that one which another process has just created is no error.
     builder.recursive(true);
@@ -108,7 +118,7 @@ fn private_dir() -> DirBuilder {
     builder
 }
 
-fn private_file() -> OpenOptions {
+pub(super) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
     #[cfg(unix)]
@@ -117,35 +127,69 @@ fn private_file() -> OpenOptions {
 }
 
 /// Makes a new name in `dir` durable. Where directories cannot be synced, creating again is all that is lost.
-fn sync_dir(dir: &Path) {
+pub(super) fn sync_dir(dir: &Path) {
     let _ = File::open(dir).and_then(|dir| dir.sync_all());
 }
 
 /// The writing connection: looked at, checked, set and migrated. Only whoever holds the lock may ask for it. It does not
 /// write at its close yet.
-pub(super) fn writer(dir: &Path) -> Result<Connection, StoreError> {
+///
+/// [`StoreError::Corrupt`] where the files are not what was written; nothing was changed then.
+pub(super) fn writer(dir: &Path, following: &[Following]) -> Result<Connection, StoreError> {
     refuse_defective_sqlite()?;
     let path = database(dir);
+    let log = beside_database(dir, "-wal");
+    if let Some(what) =
+        wal::damage(&log).map_err(|error| StoreError::Io { what: format!("{}: {error}", log.display()) })?
+    {
+        return Err(naming(StoreError::corrupt(what), &path));
+    }
+    refuse_vanished(dir, &path)?;
     match private_file().create_new(true).open(&path) {
         Ok(_created) => sync_dir(dir),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(StoreError::Unwritable { path, source }),
     }
-    refuse_newer(look(&path).map_err(|error| naming(error, &path))?)?;
+    look(&path, identity::card(dir).as_deref()).and_then(refuse_newer).map_err(|error| naming(error, &path))?;
     let mut conn = connect(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     write_at_close(&conn, false)?;
-    if conn.is_readonly("main")? {
-        return Err(StoreError::Unwritable { path, source: std::io::ErrorKind::PermissionDenied.into() });
-    }
-    quick_check(&conn).map_err(|error| naming(error, &path))?;
+    refuse_read_only(&conn, &path)?;
+    examine::structure(&conn).map_err(|error| naming(error, &path))?;
+    // Only now has SQLite read the header, which may name a version of the format that it does not write.
+    refuse_read_only(&conn, &path)?;
     make_durable(&conn)?;
     migrate(&mut conn, MIGRATIONS)?;
+    examine::content(&conn, following).map_err(|error| naming(error, &path))?;
+    identity::settle(&conn, dir)?;
     Ok(conn)
+}
+
+/// Refuses a database that cannot be written: for want of rights, or because its header says so.
+fn refuse_read_only(conn: &Connection, path: &Path) -> Result<(), StoreError> {
+    if !conn.is_readonly("main")? {
+        return Ok(());
+    }
+    match private_file().open(path) {
+        Ok(_) => Err(naming(StoreError::corrupt("its header is not what was written"), path)),
+        Err(source) => Err(unwritable(path, source)),
+    }
 }
 
 /// Whether closing `conn` moves the log into the database: not after a failure, when nothing may be written any more.
 pub(super) fn write_at_close(conn: &Connection, may: bool) -> rusqlite::Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !may).map(drop)
+}
+
+/// A database that belongs here by the card beside it, but is gone or empty, is not a new one.
+fn refuse_vanished(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let is_missing = |error: std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+    let is_empty = std::fs::metadata(path).map_or_else(is_missing, |found| found.len() == 0);
+    match identity::card(dir) {
+        Some(id) if is_empty => {
+            Err(naming(StoreError::corrupt(format!("gone or empty, and with it all of store {id}")), path))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A connection beside the writer's: of the schema this program knows, or refused.
@@ -155,8 +199,8 @@ pub(super) fn beside(dir: &Path, flags: OpenFlags) -> Result<Connection, StoreEr
     if !path.is_file() {
         return Err(StoreError::Missing { path });
     }
-    let found = look(&path).map_err(|error| naming(error, &path))?;
-    refuse_newer(found)?;
+    let found =
+        look(&path, identity::card(dir).as_deref()).and_then(refuse_newer).map_err(|error| naming(error, &path))?;
     match found {
         // The file exists, but the process that created it has not come to the end of its first migration.
         0 => return Err(StoreError::Missing { path }),
@@ -184,42 +228,60 @@ fn refuse_defective_sqlite() -> Result<(), StoreError> {
     Ok(())
 }
 
-fn refuse_newer(found: i64) -> Result<(), StoreError> {
-    if found > known() { Err(StoreError::NewerSchema { found, known: known() }) } else { Ok(()) }
+fn refuse_newer(found: i64) -> Result<i64, StoreError> {
+    if found > known() { Err(StoreError::NewerSchema { found, known: known() }) } else { Ok(found) }
 }
 
 /// The schema version of the database at `path`, found without writing to it; 0 where it is still empty.
 ///
 /// SQLite is asked, not the file's header: the header is stale while the truth is in the write-ahead log, and closing
 /// a descriptor of our own would drop the locks of every other connection of this process.
-fn look(path: &Path) -> Result<i64, StoreError> {
-    let ask = |flags| -> rusqlite::Result<(i64, i64, i64)> {
+///
+/// Two numbers of the header say whose the database is and how new. Nothing seals them, so that each has a witness: a
+/// database with the id on the `card` beside it is ours, and the version is kept in `meta`, too.
+fn look(path: &Path, card: Option<&str>) -> Result<i64, StoreError> {
+    let ask = |flags| -> rusqlite::Result<(i64, i64, i64, [Option<String>; 2])> {
         let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         conn.busy_timeout(BUSY_TIMEOUT)?;
         // Closing must not move the log of a database that may turn out not to be ours to write.
         write_at_close(&conn, false)?;
         let objects = conn.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))?;
-        Ok((pragma(&conn, "application_id")?, pragma(&conn, "user_version")?, objects))
+        // Another program's database has no such table, and an older one of ours no such rows.
+        let meta = |key| conn.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).ok();
+        let witnesses = [meta(identity::META), meta(SCHEMA_META)];
+        Ok((pragma(&conn, "application_id")?, pragma(&conn, "user_version")?, objects, witnesses))
     };
-    let (application, version, objects) = match ask(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+    let (application, version, objects, [id, schema]) = match ask(OpenFlags::SQLITE_OPEN_READ_ONLY) {
         // A first start that was cut off leaves a rollback journal, which only a writing connection can undo.
         Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen)) => {
             ask(OpenFlags::SQLITE_OPEN_READ_WRITE)?
         }
         answer => answer?,
     };
-    match (application, version, objects) {
-        (APPLICATION_ID, version, _) => Ok(version),
-        (0, 0, 0) => Ok(0),
-        _ => Err(StoreError::NotOurs { path: path.to_owned() }),
+    if (application, version, objects) == (0, 0, 0) {
+        return Ok(0);
+    }
+    if application != APPLICATION_ID {
+        let is_ours = id.is_some() && id.as_deref() == card;
+        return Err(if is_ours {
+            StoreError::corrupt(format!("its header names program {application:#x}, its content is a store"))
+        } else {
+            StoreError::NotOurs { path: path.to_owned() }
+        });
+    }
+    match schema.and_then(|schema| schema.parse::<i64>().ok()) {
+        Some(schema) if schema != version => {
+            Err(StoreError::corrupt(format!("its header says schema {version}, its content schema {schema}")))
+        }
+        _ => Ok(version),
     }
 }
 
-fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
+pub(super) fn pragma(conn: &Connection, name: &str) -> rusqlite::Result<i64> {
     conn.pragma_query_value(None, name, |row| row.get(0))
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     // Each connection is used by one thread at a time: a `Connection` is not `Sync`.
     let conn = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
@@ -266,14 +328,8 @@ fn switch_to_log(conn: &Connection) -> Result<String, StoreError> {
     Ok(mode)
 }
 
-fn quick_check(conn: &Connection) -> Result<(), StoreError> {
-    let first: String = conn.query_row("PRAGMA quick_check(1)", (), |row| row.get(0))?;
-    let first = first.strip_prefix("*** in database main ***\n").unwrap_or(&first);
-    if first == "ok" { Ok(()) } else { Err(StoreError::corrupt(first)) }
-}
-
 /// Damage, with the file that it is in.
-fn naming(error: StoreError, path: &Path) -> StoreError {
+pub(super) fn naming(error: StoreError, path: &Path) -> StoreError {
     match error {
         StoreError::Corrupt { what } => StoreError::corrupt(format!("{}: {what}", path.display())),
         other => other,
@@ -286,11 +342,39 @@ fn migrate(conn: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
     for (before, step) in steps.iter().enumerate().skip(done) {
         let tx = Transaction::new(conn, TransactionBehavior::Exclusive)?;
         tx.execute_batch(step)?;
+        let version = i64::try_from(before + 1).unwrap_or(i64::MAX);
         tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-        tx.pragma_update(None, "user_version", i64::try_from(before + 1).unwrap_or(i64::MAX))?;
+        tx.pragma_update(None, "user_version", version)?;
+        if tx.table_exists(None, "meta")? {
+            let sql = "INSERT INTO meta (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
+            tx.execute(sql, (SCHEMA_META, version.to_string()))?;
+        }
         tx.commit()?;
     }
     Ok(())
+}
+
+/// The statements that give an older database the columns of the newest schema.
+pub(super) fn later_columns(version: i64) -> impl Iterator<Item = &'static str> {
+    let done = usize::try_from(version).unwrap_or(0);
+    MIGRATIONS.iter().skip(done).flat_map(|step| step.lines()).filter(|line| line.starts_with("ALTER TABLE "))
+}
+
+/// An empty database of the newest schema, in memory: what a sound one is held against.
+pub(super) fn blank() -> Result<Connection, StoreError> {
+    let mut conn = Connection::open_in_memory()?;
+    migrate(&mut conn, MIGRATIONS)?;
+    Ok(conn)
+}
+
+/// Makes an empty database of the newest schema at `path`, to be filled and synced by the caller before anybody relies
+/// on it: until then it is not durable.
+pub(super) fn unfinished(path: &Path) -> Result<Connection, StoreError> {
+    private_file().create_new(true).open(path).map_err(|source| unwritable(path, source))?;
+    let mut conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    conn.execute_batch("PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; PRAGMA secure_delete = ON;")?;
+    migrate(&mut conn, MIGRATIONS)?;
+    Ok(conn)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use super::columns::{Count, count_at};
 use super::error::StoreError;
 use super::segment::{Segment, Unpacker};
-use super::{Reader, Store, spool};
+use super::{Reader, Store, seal, spool};
 use crate::core::time::UtcMillis;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use std::fmt;
@@ -129,7 +129,7 @@ pub(super) fn find(conn: &Connection, sink: &str) -> Result<Option<Bookmark>, St
     Ok(find.query_row([sink], |row| bookmark(row, 0)).optional()?)
 }
 
-fn bookmark(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Bookmark> {
+pub(super) fn bookmark(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Bookmark> {
     let position = Position { seq: count_at(row, first)?, index: row.get(first + 1)? };
     Ok(Bookmark { position, receipt: row.get(first + 2)?, moved_at: row.get(first + 3)? })
 }
@@ -141,10 +141,32 @@ fn place(tx: &Transaction<'_>, sink: &str, to: Position, receipt: &str, at: UtcM
             "sink {sink} would be at {to}, behind the end of the spool at {head}"
         )));
     }
-    let sql = "INSERT INTO position (sink, seq, idx, receipt, moved_at) VALUES (?1, ?2, ?3, ?4, ?5)
-               ON CONFLICT (sink) DO UPDATE SET seq = ?2, idx = ?3, receipt = ?4, moved_at = ?5";
-    tx.prepare_cached(sql)?.execute((sink, Count(to.seq), to.index, receipt, at))?;
+    restore(tx, sink, to, receipt, at)
+}
+
+/// Writes a position wherever it is, sealed.
+pub(super) fn restore(
+    tx: &Transaction<'_>,
+    sink: &str,
+    to: Position,
+    receipt: &str,
+    at: UtcMillis,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO position (sink, seq, idx, receipt, moved_at, seal) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+               ON CONFLICT (sink) DO UPDATE SET seq = ?2, idx = ?3, receipt = ?4, moved_at = ?5, seal = ?6";
+    let seal = seal::of(&sealed_numbers(to, at), &[sink.as_bytes(), receipt.as_bytes()]);
+    tx.prepare_cached(sql)?.execute((sink, Count(to.seq), to.index, receipt, at, seal))?;
     Ok(())
+}
+
+/// Whether a row of `position` is what was written.
+pub(super) fn is_sound(sink: &str, bookmark: &Bookmark, stored: i64) -> bool {
+    let numbers = sealed_numbers(bookmark.position, bookmark.moved_at);
+    seal::holds(stored, &numbers, &[sink.as_bytes(), bookmark.receipt.as_bytes()])
+}
+
+fn sealed_numbers(position: Position, moved_at: UtcMillis) -> [i64; 3] {
+    [position.seq.cast_signed(), position.index.into(), moved_at.as_millis()]
 }
 
 fn bury(tx: &Transaction<'_>, unpacker: &mut Unpacker, ack: &Ack<'_>) -> Result<(), StoreError> {

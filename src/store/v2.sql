@@ -37,3 +37,23 @@ ALTER TABLE stream ADD COLUMN revisions INTEGER NOT NULL DEFAULT 0;
 
 -- Finds out that everything is verified without reading every certificate.
 CREATE INDEX certificate_unverified ON certificate (stream, id) WHERE NOT verified;
+
+-- Twins: an index that holds whole rows is a second copy of them, on pages of its own. The check at every start compares
+-- index and table, so that a damaged byte in either is found, and the undamaged copy is still there to be read.
+CREATE INDEX stream_twin ON stream (id, name, fingerprint, floor);
+CREATE INDEX coverage_twin ON coverage (stream, from_ms, to_ms);
+CREATE INDEX gap_twin ON gap (stream, from_ms, to_ms, reason, recorded_at, acknowledged_at);
+CREATE INDEX certificate_twin ON certificate (stream, from_ms, to_ms, verified);
+CREATE INDEX meta_twin ON meta (key, value);
+CREATE INDEX correction_twin ON correction (stream, minute, by);
+CREATE INDEX reread_twin ON reread (stream, hour, read_at);
+
+-- As before, and now also what a segment's events are about, should the segment itself be lost.
+DROP INDEX segment_of_stream;
+CREATE INDEX segment_of_stream ON segment (stream, seq, events, stored_bytes, first_at, last_at);
+
+-- Seals: a checksum over the rest of the row, for what is too large for a twin, and where it must be known which of two
+-- copies is right. 0 where the row is older than this.
+ALTER TABLE minute ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE position ADD COLUMN seal INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX position_twin ON position (sink, seq, idx, receipt, moved_at, seal);

@@ -1,6 +1,7 @@
 //! The SparkPost event search API, in both of its dialects: one attempt at one page, and what every answer means.
 //! It exists so that no answer is taken for more than it is: a page is accepted whole, or the ask stays open.
 
+pub mod again;
 pub mod catalogue;
 pub mod dialect;
 pub mod filter;

@@ -30,7 +30,12 @@ proptest! {
         }
         std::fs::write(&log, bytes).unwrap();
 
-        let mut torn = Store::open(copy.path()).unwrap();
+        let mut torn = match Store::open(copy.path()) {
+            Ok(torn) => torn,
+            // A changed byte with commits behind it is no torn end: that is for a rescue.
+            Err(StoreError::Corrupt { .. }) if flip.is_some() => return Ok(()),
+            Err(error) => panic!("{error}"),
+        };
         let commits = torn.progress(stream).unwrap().coverage.span() / MINUTE;
         let events: i64 = (0..commits).map(|n| n * 7 + 1).sum();
         let whole = spooled(&store, &[stream]);

@@ -7,6 +7,7 @@ mod failing;
 mod forwarding;
 mod ledger;
 mod opening;
+mod rescuing;
 mod revising;
 
 use super::*;

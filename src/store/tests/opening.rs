@@ -5,6 +5,9 @@ use super::*;
 use rusqlite::Connection;
 use std::path::Path;
 
+/// What a later program's migration leaves.
+const NEWER: &str = "PRAGMA user_version = 99; UPDATE meta SET value = '99' WHERE key = 'schema'";
+
 fn database_with(dir: &Path, sql: &str) -> std::path::PathBuf {
     let path = dir.join("sparkspool.db");
     Connection::open(&path).unwrap().execute_batch(sql).unwrap();
@@ -84,7 +87,7 @@ fn a_newer_schema_is_refused_and_left_byte_identical() {
     let (dir, mut store, _) = fresh();
     store.checkpoint().unwrap();
     drop(store);
-    let path = database_with(dir.path(), "PRAGMA user_version = 99");
+    let path = database_with(dir.path(), NEWER);
     let before = std::fs::read(&path).unwrap();
     let error = Store::open(dir.path()).unwrap_err();
     assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 2 }), "{error}");
@@ -96,7 +99,7 @@ fn a_newer_schema_is_refused_and_left_byte_identical() {
 #[test]
 fn a_newer_schema_that_is_still_in_the_log_is_refused_and_left_there() {
     let (_dir, store, _) = fresh();
-    store.conn.execute_batch("PRAGMA user_version = 99").unwrap();
+    store.conn.execute_batch(NEWER).unwrap();
     let copy = crashed(&store);
     let read = |file: &str| std::fs::read(copy.path().join(file)).unwrap();
     let before = (read("sparkspool.db"), read("sparkspool.db-wal"));
