@@ -1,5 +1,5 @@
 //! The disk that fails on request and writes down what happens to it: compiles tests/crash/disk.c, gives a command into
-//! its hands, reads its trace. It exists so that the tests speak of changes and faults, and not of LD_PRELOAD.
+//! its hands, reads its trace. It exists so that the tests speak of changes and faults, and not of preloading.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -72,9 +72,14 @@ impl Fault {
 /// The compiled shim.
 pub(super) struct Shim(PathBuf);
 
-/// The shim, compiled once; `None`, said on stderr, where this machine has no C compiler.
+/// The shim, compiled once; `None`, said on stderr, where this machine has no C compiler, or programs cannot be given a
+/// shim the way Linux with glibc does it.
 pub(super) fn shim() -> Option<&'static Shim> {
     static SHIM: OnceLock<Option<Shim>> = OnceLock::new();
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) {
+        eprintln!("skipped: not Linux with glibc");
+        return None;
+    }
     let shim = SHIM.get_or_init(compile);
     if shim.is_none() {
         eprintln!("skipped: no C compiler");

@@ -49,7 +49,7 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_there_twice() {
     side_by_side(lanes, |lane| {
         let mut random = fastrand::Rng::with_seed(seed ^ (lane << 32));
         // Each lane its half, so that a slow one is not left without any.
-        let mut left = (wanted + lane) / 2;
+        let mut left = if lane == 0 { wanted / 2 } else { wanted.div_ceil(2) };
         while left > 0 {
             let here = left.min(random.u64(5..30));
             let done = die_often(&mut random, here)?;

@@ -196,13 +196,13 @@ impl Platter {
         // Some disks lose little, others nearly all.
         let share = random.choice([0.2, 0.5, 0.9]).unwrap();
         for edit in &content.unsynced {
-            match loss {
-                Loss::Nothing | Loss::Names => apply(edit, &mut bytes, |_| true),
-                Loss::Everything | Loss::Bytes => {}
-                Loss::Some if random.f64() < share => apply(edit, &mut bytes, |_| true),
-                Loss::Some => {}
-                Loss::Torn => apply(edit, &mut bytes, |_| random.f64() < share),
-            }
+            let whole = random.f64() < share;
+            apply(edit, &mut bytes, |_| match loss {
+                Loss::Nothing | Loss::Names => true,
+                Loss::Everything | Loss::Bytes => false,
+                Loss::Some => whole,
+                Loss::Torn => random.f64() < share,
+            });
         }
         bytes
     }

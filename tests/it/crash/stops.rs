@@ -12,7 +12,7 @@ fn stopped_at_any_moment_it_drains_and_loses_nothing() {
     let stops = AtomicU64::new(0);
     side_by_side(vec![0, 1], |lane| {
         let mut random = fastrand::Rng::with_seed(seed ^ (lane << 32) ^ 0x5107);
-        let mut left = (wanted + lane) / 2;
+        let mut left = if lane == 0 { wanted / 2 } else { wanted.div_ceil(2) };
         while left > 0 {
             let here = left.min(10);
             stop_often(&mut random, here)?;
