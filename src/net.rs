@@ -233,11 +233,11 @@ impl Client {
         authorization: Option<&str>,
     ) -> Result<Received, NetError> {
         let limit = self.limits.idle.min(self.limits.request);
-        let carried = tokio::time::timeout(limit, carrier(url, authorization.map(str::to_owned)));
-        let Ok(carried) = carried.await else {
+        let answer = tokio::time::timeout(limit, carrier(url, authorization.map(str::to_owned)));
+        let Ok(answer) = answer.await else {
             return Err(NetError::Timeout(format!("waiting for the response (`{host}`, limit {}s)", limit.as_secs())));
         };
-        let Carried { status, headers: fields, body: pieces } = carried?;
+        let Carried { status, headers: fields, body: pieces } = answer?;
         let mut headers = reqwest::header::HeaderMap::with_capacity(fields.len());
         for (name, value) in &fields {
             if let Ok(value) = reqwest::header::HeaderValue::from_str(value) {

@@ -58,6 +58,8 @@ struct Report {
     /// Ranges that expired unread, neighbours as one.
     gaps: Vec<Gap>,
     dead_letters: u64,
+    /// What became of a damaged store, for ten days or until its files are removed; `null` where there was none.
+    rescued: Option<String>,
 }
 
 #[derive(Serialize, Debug)]
@@ -190,6 +192,7 @@ impl Report {
             backfills: reader.open_intents()?.into_iter().map(Backfill::of).collect(),
             gaps: Gap::merged(reader.gaps()?),
             dead_letters: reader.dead_letter_counts()?.iter().map(|row| row.count).sum(),
+            rescued: reader.rescued(now)?.map(|rescued| rescued.sentence()),
         })
     }
 }

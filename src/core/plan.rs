@@ -115,7 +115,7 @@ pub fn plan_again(range: Window, taken: &Coverage, policy: Policy, now: UtcMilli
 /// was never read since `known.floor`, expires. [`RETENTION`] at most; `None` before the stream's first window.
 pub fn retention_slack(known: Known<'_>, open: &Coverage, settled_to: UtcMillis, now: UtcMillis) -> Option<Millis> {
     let whole = Window::new(known.floor.max(horizon(now)), settled_to)?;
-    let oldest = unread(known, whole).into_iter().chain(open.within(whole)).map(|w| w.from()).min();
+    let oldest = unread(known, whole).into_iter().chain(open.within(whole)).map(Window::from).min();
     Some(oldest.map_or(RETENTION, |oldest| oldest.plus(RETENTION).since(now)))
 }
 

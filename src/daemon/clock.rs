@@ -44,6 +44,8 @@ struct Anchor {
     disagreeing: u32,
     /// The offset they propose.
     proposed: Millis,
+    /// Answers in a row without a date.
+    dateless: u32,
     /// Whether a skew above [`TOLERANCE`] was told of.
     skew_told: bool,
 }
@@ -61,7 +63,7 @@ impl ApiClock {
     /// Starts from the wall clock, unconfirmed.
     pub fn new(source: TimeSource) -> Self {
         let offset = (source.wall)().as_millis() - (source.monotonic)();
-        let anchor = Anchor { offset, confirmed: false, disagreeing: 0, proposed: 0, skew_told: false };
+        let anchor = Anchor { offset, confirmed: false, disagreeing: 0, proposed: 0, dateless: 0, skew_told: false };
         Self { source, inner: Arc::new(Mutex::new(anchor)) }
     }
 
@@ -95,7 +97,8 @@ impl ApiClock {
         (is_large && !was_told).then_some(skew)
     }
 
-    /// Takes note of an answer's `Date`. Without one, the wall clock is confirmed for want of better. One that agrees
+    /// Takes note of an answer's `Date`. Where [`DISAGREEING_MAX`] in a row have none, the wall clock is confirmed for want
+    /// of better; a single one may have lost its own on the way. One that agrees
     /// confirms the clock; one that does not is believed when [`DISAGREEING_MAX`] in a row say the same. Returns whether
     /// the clock moved.
     pub fn observe(&self, date: Option<UtcMillis>) -> bool {
@@ -103,9 +106,11 @@ impl ApiClock {
         let mut anchor = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         // A date from before this program was written comes from a recording or a broken proxy: it tells nothing.
         let Some(date) = date.filter(|date| *date >= PLAUSIBLE_FROM) else {
-            anchor.confirmed = true;
+            anchor.dateless += 1;
+            anchor.confirmed |= anchor.dateless >= DISAGREEING_MAX;
             return false;
         };
+        anchor.dateless = 0;
         let offset = date.as_millis() - monotonic;
         if (offset - anchor.offset).abs() <= TOLERANCE {
             (anchor.confirmed, anchor.disagreeing) = (true, 0);
@@ -214,7 +219,10 @@ mod tests {
     #[test]
     fn without_a_date_the_wall_clock_has_to_do() {
         let fake = fake(T);
-        assert!(!fake.clock.observe(None));
+        for _ in 0..3 {
+            assert!(!fake.clock.is_confirmed(), "a single answer may have lost its own on the way");
+            assert!(!fake.clock.observe(None));
+        }
         assert!(fake.clock.is_confirmed());
         assert_eq!(fake.clock.now().as_millis(), T);
     }

@@ -293,7 +293,12 @@ impl Ingest {
 
     fn adapt(&mut self, window: Window, total: u64) {
         let grain = self.walker.asker.source.grain();
-        self.span = plan::next_span(window.span().max(grain), total, target(&self.walker), grain);
+        let target = target(&self.walker);
+        // A short window with little in it, such as the newest second, says nothing about how long others may be.
+        if self.span_known && window.span() < self.span && total.saturating_mul(2) < target {
+            return;
+        }
+        self.span = plan::next_span(window.span().max(grain), total, target, grain);
         self.span_known = true;
     }
 

@@ -9,6 +9,7 @@ use crate::core::plan::{self, SPAN_MAX};
 use crate::core::recheck::{KnownHours, Looked, Reread, next_reread};
 use crate::core::time::{HOUR, MINUTE, Millis, UtcMillis};
 use crate::core::window::Window;
+use std::collections::BTreeMap;
 
 /// How soon a window that could not be verified is read again; the wait doubles while that changes nothing.
 const AGAIN_AFTER: Millis = 10 * MINUTE;
@@ -151,11 +152,16 @@ impl Ingest {
         let progress = self.progress().await?;
         let now = self.walker.asker.account.clock.now();
         let Some(all) = Window::new(plan::horizon(now), now) else { return Ok(None) };
-        let stream = self.walker.stream;
-        let known = self.walker.store.read(move |r| Ok((r.rereads(stream, all)?, r.hourly_counts(stream, all)?)));
-        let (rereads, counts) = known.await?;
-        let hours = KnownHours { coverage: &progress.coverage, rereads: &rereads, counts: &counts };
-        Ok(next_reread(self.rechecks.reread, hours, progress.floor, now, target(&self.walker)))
+        let (stream, policy) = (self.walker.stream, self.rechecks.reread);
+        let rereads = self.walker.store.read(move |reader| reader.rereads(stream, all)).await?;
+        let next = |counts: &BTreeMap<i64, u64>| {
+            let hours = KnownHours { coverage: &progress.coverage, rereads: &rereads, counts };
+            next_reread(policy, hours, progress.floor, now, target(&self.walker))
+        };
+        // Without counts it is at most a day; only that is counted.
+        let Some(widest) = next(&BTreeMap::new()) else { return Ok(None) };
+        let counts = self.walker.store.read(move |reader| reader.hourly_counts(stream, widest)).await?;
+        Ok(next(&counts))
     }
 
     /// What could not be verified stays due: its oldest part is read again, at growing intervals, until it is proven or

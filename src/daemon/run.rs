@@ -11,7 +11,7 @@ use super::stream::{StreamTask, hint, rest_after};
 use crate::config::Stream;
 use crate::core::plan;
 use crate::core::time::{DAY, Millis, UtcMillis};
-use crate::store::{Follower, Intent, IntentProgress, Outcome, OutcomeKind, Store, StoreError, StreamId};
+use crate::store::{Follower, Intent, IntentId, IntentProgress, Outcome, OutcomeKind, Store, StoreError, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the board is rewritten and the watchdog considered.
 const BOARD_EVERY: Duration = Duration::from_secs(2);
+
+/// How soon a step is tried again that found the disk full.
+const FULL_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the mailbox is looked at for backfills.
 const MAILBOX_EVERY: Duration = Duration::from_secs(1);
@@ -130,7 +133,12 @@ impl Daemon {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             beat.tick().await;
-            if let Err(error @ StoreError::Vanished { .. }) = self.engine.store.write(Store::still_stands).await {
+            // Ballast that was thrown off is laid again as soon as there is room: capture waits for that.
+            let looked_after = |store: &mut Store| {
+                store.still_stands()?;
+                Ok(store.lay_ballast())
+            };
+            if let Err(error @ StoreError::Vanished { .. }) = self.engine.store.write(looked_after).await {
                 return error;
             }
             self.write_board(health).await;
@@ -263,7 +271,7 @@ async fn backfill(engine: Arc<Engine>, intent: Intent) -> Result<(), StoreError>
     let Some(stream) = stream else {
         let note = format!("the daemon's configuration has no stream `{}`", intent.stream);
         let outcome = Outcome { kind: OutcomeKind::Failed, note, at: now };
-        return engine.store.write(move |store| store.finish_intent(intent.id, &outcome)).await;
+        return finish(&engine, intent.id, outcome).await;
     };
     tracing::info!(stream = %stream.name, window = %intent.window, "backfill begins");
     let mut ingest = match engine.ingest(stream).await {
@@ -297,14 +305,16 @@ async fn report(engine: &Engine, intent: &Intent, stream: Option<StreamId>) -> R
     let Some(stream) = stream else { return Ok(()) };
     let (id, window) = (intent.id, intent.window);
     let pages = engine.tally.pages.get();
-    engine
+    let written = engine
         .store
         .write(move |store| {
             let done = store.progress(stream)?.coverage.within(window).into_iter().collect();
             let new_events = store.count(stream, window)?;
             store.intent_progress(id, &IntentProgress { new_events, pages, done, ..IntentProgress::default() })
         })
-        .await
+        .await;
+    // For people to watch; on a full disk it stays as it was, and is no reason to end.
+    written.or_else(|error| if error.is_pause() { Ok(()) } else { Err(error) })
 }
 
 async fn settle(
@@ -326,7 +336,21 @@ async fn settle(
     };
     tracing::info!(stream = %intent.stream, window = %intent.window, outcome = ?kind, note = %note, "backfill ended");
     let (id, outcome) = (intent.id, Outcome { kind, note, at });
-    engine.store.write(move |store| store.finish_intent(id, &outcome)).await
+    finish(engine, id, outcome).await
+}
+
+/// Writes an outcome down, however long the disk is full. What a stop cuts off is found open by the next run.
+async fn finish(engine: &Engine, id: IntentId, outcome: Outcome) -> Result<(), StoreError> {
+    loop {
+        let again = outcome.clone();
+        match engine.store.write(move |store| store.finish_intent(id, &again)).await {
+            Err(error) if error.is_pause() => tokio::select! {
+                () = tokio::time::sleep(FULL_EVERY) => {}
+                () = engine.stop.cancelled() => return Ok(()),
+            },
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Writes learned paces down, now and then.

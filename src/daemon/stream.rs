@@ -162,6 +162,8 @@ pub(super) fn rest_after(halt: &Halt, failures: u32) -> Millis {
     let (backoff, failures) = match halt {
         Halt::Source(SourceError::Refused { .. }) | Halt::TooLarge | Halt::Clock(_) => (Backoff::REFUSED, failures),
         Halt::Source(_) => (Backoff::REQUEST, 1),
+        // A full disk passes, and capture must not sleep through it.
+        Halt::Store(error) if error.is_pause() => (Backoff::REQUEST, 1),
         _ => (Backoff::REQUEST, failures),
     };
     backoff.wait(failures, fastrand::f64(), None)

@@ -38,7 +38,10 @@ impl Ballast {
     /// little, there is none, and a full disk is waited out without.
     pub(super) fn lay(&mut self) -> bool {
         let lies = self.path.exists() || (free(&self.path) >= BYTES + SPARE && self.reserve().is_ok());
-        self.thrown &= !lies;
+        if self.thrown && lies {
+            self.thrown = false;
+            tracing::info!(file = %self.path.display(), "there is space on the disk of the store again: capture goes on");
+        }
         lies
     }
 

@@ -129,12 +129,13 @@ impl Reader {
     /// How many events of each hour of `window` are captured, for hours that have some. An hour is its first instant
     /// divided by [`HOUR`].
     pub fn hourly_counts(&self, stream: StreamId, window: Window) -> Result<BTreeMap<i64, u64>, StoreError> {
-        let sql = "SELECT minute / 60 AS hour, sum(count) FROM minute
-                   WHERE stream = ?1 AND minute >= ?2 AND minute < ?3 GROUP BY hour";
-        let mut list = self.conn().prepare_cached(sql)?;
-        let range = (stream, minute_of(window.from()), minute_of(window.to().ceil(MINUTE)));
-        let rows = list.query_map(range, |row| Ok((row.get(0)?, count_at(row, 1)?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        // Summed here: SQLite would sort the minutes by hour once more.
+        let minutes = minute_of(window.from())..minute_of(window.to().ceil(MINUTE));
+        let mut hours = BTreeMap::new();
+        for (minute, count) in counts(self.conn(), stream, &minutes)? {
+            *hours.entry(minute.div_euclid(HOUR / MINUTE)).or_default() += count;
+        }
+        Ok(hours)
     }
 
     /// When each hour of `window` was fully read last, for hours that were read as a whole.

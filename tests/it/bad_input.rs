@@ -353,35 +353,24 @@ async fn a_reader_that_leaves_and_a_log_that_is_full_are_no_failures() {
 // The store.
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_is_damaged_newer_or_not_ours_is_left_as_it_is() {
+async fn a_store_that_is_newer_or_not_ours_is_left_as_it_is() {
     let program = small().await;
     assert!(program.backfill().await.status.success());
     let path = program.world.dir.path().join("data/sparkspool.db");
     let good = std::fs::read(&path).unwrap();
-    let mut damaged = good.clone();
-    let middle = good.len() / 2 / 4096 * 4096;
-    damaged[middle..middle + 4096].iter_mut().for_each(|byte| *byte ^= 0xff);
-    let mut newer = good.clone();
-    // `user_version` in the header of an SQLite database.
-    newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
-    let mut foreign = good.clone();
-    // `application_id`.
-    foreign[68..72].copy_from_slice(&7_u32.to_be_bytes());
-    let text = b"this is no database at all, and it is longer than a header would be: ".repeat(20);
     let mut said = Vec::new();
-    for (what, bytes) in [
-        ("flipped bits", damaged),
-        ("cut in half", good[..middle].to_vec()),
-        ("a newer schema", newer),
-        ("another program's", foreign),
-        ("text", text),
+    for (what, statements) in [
+        // What the migration of a later version leaves.
+        ("a newer schema", "PRAGMA user_version = 99; UPDATE meta SET value = '99' WHERE key = 'schema'"),
+        ("another program's", "PRAGMA application_id = 7; UPDATE meta SET value = 'theirs' WHERE key = 'store'"),
     ] {
-        std::fs::write(&path, &bytes).unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute_batch(statements).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
         said.push(format!("# {what}\n{}", shown(&program, &BACKFILL).await));
         assert!(std::fs::read(&path).unwrap() == bytes, "{what}: the file was changed");
+        std::fs::write(&path, &good).unwrap();
     }
     assert_snapshot!("store", said.join("\n"));
-    std::fs::write(&path, &good).unwrap();
     completes(&program).await;
 }
 

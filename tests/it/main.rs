@@ -22,6 +22,7 @@ mod normalize;
 mod pacing;
 mod process;
 mod regression;
+mod rescue;
 mod revisions;
 mod simulator;
 mod sink_contract;

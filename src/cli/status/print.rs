@@ -19,8 +19,9 @@ const GAPS_MAX: usize = 10;
 const SLOWED: f64 = 0.9;
 
 /// Words that are painted where they stand first in a cell or line.
-const PAINTED: [(&str, &str); 10] = [
+const PAINTED: [(&str, &str); 11] = [
     ("LOST", RED),
+    ("DAMAGED", RED),
     ("STOPPED", RED),
     ("SUSPENDED", RED),
     ("WAITING", YELLOW),
@@ -122,6 +123,7 @@ impl Report {
         if open.len() > GAPS_MAX {
             said.push(format!("        and {} more: see --json\n", open.len() - GAPS_MAX));
         }
+        said.extend(self.rescued.as_ref().map(|sentence| format!("DAMAGED {sentence}\n")));
         for one in &self.streams {
             let held = one.activity.as_ref().and_then(|activity| activity.strip_prefix(HELD));
             let (word, what) = held.map_or(("STOPPED", one.error.as_deref()), |held| ("WAITING", Some(held)));

@@ -118,6 +118,17 @@ pub enum Note {
         /// How much of it was committed.
         bytes: u64,
     },
+    /// The file was there before this sink wrote anything.
+    #[error(
+        "{path} holds {bytes} bytes that this store knows nothing of; lines are appended to it, and where another store's \
+         sink wrote it before, what the API still has comes a second time"
+    )]
+    Unknown {
+        /// Its path.
+        path: String,
+        /// How much it holds.
+        bytes: u64,
+    },
     /// The file is empty.
     #[error("{path} was emptied by something else, with {bytes} bytes written to it; writing goes on at its start")]
     Emptied {

@@ -4,7 +4,7 @@
 use super::disk::{self, Explain};
 use super::finish;
 use super::ledger::{Entry, Journal, Ledger};
-use super::{Compress, MAX_FILES, OnNote, QUIET, Rotate, Template};
+use super::{Compress, MAX_FILES, Note, OnNote, QUIET, Rotate, Template};
 use crate::core::time::{DAY, UtcMillis};
 use crate::sink::{Receipt, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -209,6 +209,9 @@ impl Writer {
                 continue;
             }
             let before = begin(&mut next, target, now)?;
+            if let Some(bytes) = before.filter(|bytes| *bytes > 0 && self.ledger.writes == 0) {
+                (self.rules.on_note)(Note::Unknown { path: target.path.clone(), bytes });
+            }
             journal.files.insert(target.path.clone(), before);
         }
         if !journal.files.is_empty() {

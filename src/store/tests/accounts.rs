@@ -78,22 +78,6 @@ fn gaps_are_acknowledged_beside_the_writer_and_their_losses_kept() {
 }
 
 #[test]
-fn what_was_erased_upstream_is_not_expected() {
-    let (_dir, store, stream) = fresh();
-    let minute = |from: i64, to: i64| window(from * 60_000, to * 60_000);
-    for (at, count) in [(3, 10), (4, 5)] {
-        let sql =
-            "INSERT INTO minute (stream, minute, count, touched_at, decimals, digests) VALUES (?1, ?2, ?3, 0, '', '')";
-        let sql = sql.replace("''", "x''");
-        store.conn.execute(&sql, (stream, at, count)).unwrap();
-    }
-    store.conn.execute("INSERT INTO erased VALUES (?1, 3, 2), (?1, 9, 1)", [stream]).unwrap();
-    let reader = Reader::open(store.dir()).unwrap();
-    let expected = |from, to| reader.expected(stream, minute(from, to)).unwrap();
-    assert_eq!((expected(3, 4), expected(0, 5), expected(4, 9), expected(9, 10)), (8, 13, 5, 0));
-}
-
-#[test]
 fn a_later_certificate_overrules_the_earlier_ones() {
     let (_dir, mut store, stream) = fresh();
     let reader = Reader::open(store.dir()).unwrap();

@@ -358,7 +358,7 @@ fn a_header_that_is_not_ours_any_more_is_damage_where_the_content_is() {
         bytes[place] ^= 0x10;
         let case = copied(dir.path());
         std::fs::write(case.path().join("sparkspool.db"), bytes).unwrap();
-        assert_eq!(kind(Store::open(case.path())), "corrupt", "byte {place}");
+        assert!(Store::open(case.path()).is_err_and(|error| error.is_damage()), "byte {place}");
         let (complaints, rescued) = starts_and_goes_on(case.path(), &around);
         assert!(complaints.is_empty(), "byte {place}: {complaints:?}");
         assert!(rescued.unwrap().what.contains(what), "byte {place}");
@@ -411,13 +411,13 @@ fn a_rescue_that_was_cut_off_is_gone_on_with() {
             std::fs::create_dir(&aside).unwrap();
             std::fs::write(aside.join("unfinished"), "the store is damaged: it was; and so on").unwrap();
         }
-        if step >= 1 && step < 5 {
+        if (1..5).contains(&step) {
             to_aside(case.path(), "sparkspool.db-wal");
         }
-        if step >= 2 && step < 5 {
+        if (2..5).contains(&step) {
             to_aside(case.path(), "sparkspool.db");
         }
-        if step >= 3 && step < 5 {
+        if (3..5).contains(&step) {
             std::fs::create_dir(case.path().join("rescue.new")).unwrap();
             let half = if step == 3 { Vec::new() } else { vec![7; 9_000] };
             std::fs::write(case.path().join("rescue.new/sparkspool.db"), half).unwrap();
@@ -427,9 +427,12 @@ fn a_rescue_that_was_cut_off_is_gone_on_with() {
             drop(store);
             std::fs::write(rescued.unwrap().aside.join("unfinished"), "x").unwrap();
         }
-        let (complaints, rescued) = starts_and_goes_on(case.path(), &around);
-        assert!(complaints.is_empty(), "step {step}: {complaints:#?}");
-        assert_eq!(rescued.is_some(), step < 5, "step {step}");
+        if step < 5 {
+            let (complaints, rescued) = starts_and_goes_on(case.path(), &around);
+            assert!(complaints.is_empty() && rescued.is_some(), "step {step}: {complaints:#?}");
+        } else {
+            assert_eq!(opened(case.path()).1, None, "it was done already");
+        }
         let left: Vec<_> = std::fs::read_dir(case.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         let marks = left.iter().filter(|name| case.path().join(name).join("unfinished").exists()).count();
         assert!(marks == 0 && !left.iter().any(|name| name == "rescue.new"), "step {step}: {left:?}");

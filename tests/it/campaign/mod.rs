@@ -197,6 +197,7 @@ fn table(outcomes: &[Outcome], took: Duration) -> String {
         );
     }
     let days = outcomes.len() as u64 * (SPAN / DAY).unsigned_abs();
-    let _ = writeln!(text, "{days} virtual days in {took:.1?}: {:.0} a second", days as f64 / took.as_secs_f64());
+    let speed = u128::from(days) * 1_000 / took.as_millis().max(1);
+    let _ = writeln!(text, "{days} virtual days in {took:.1?}: {speed} a second");
     text
 }
