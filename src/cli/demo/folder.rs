@@ -19,8 +19,16 @@ const CONFIG: &str = "sparkspool.toml";
 const EVENTS: &str = "events.ndjson";
 const STORE: &str = "store";
 const FILES: [&str; 3] = [CONFIG, EVENTS, ".events.ndjson.journal"];
-const STORE_FILES: [&str; 6] =
-    ["sparkspool.db", "sparkspool.db-wal", "sparkspool.db-shm", "sparkspool.lock", "status.json", "status.json.new"];
+const STORE_FILES: [&str; 8] = [
+    "sparkspool.db",
+    "sparkspool.db-wal",
+    "sparkspool.db-shm",
+    "sparkspool.lock",
+    "store-id",
+    "ballast",
+    "status.json",
+    "status.json.new",
+];
 
 /// The folder, made ready.
 pub(super) struct Folder {

@@ -1,7 +1,7 @@
 //! The campaign: the genuine engine through two weeks of virtual time a run, against every adversary there is.
 //! It exists because a promise about all orders of events is not kept by the few that a test can write down.
 //!
-//! `cargo test --test it campaign::` runs a few seeds of every scenario, `SPARKSPOOL_SEEDS=200` so many.
+//! `cargo test --test it campaign::` runs a sample, with `SPARKSPOOL_SEEDS=200` so many seeds of every scenario.
 //! `SPARKSPOOL_SCENARIO=all SPARKSPOOL_SEED=17` runs one scenario under one seed, which is the same run every time.
 
 mod scenario;
@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use verdict::{Terms, Verdict, judge};
 use world::{Ran, run};
 
-/// Seeds of each scenario, unless the environment says otherwise: one for each dialect.
-const SEEDS: u64 = 2;
+/// What plain `cargo test` has time for: one dialect each, in turns. The environment asks for more.
+const SAMPLE: [(&str, u64); 4] = [("late_days", 0), ("partial", 1), ("outage_3_days", 0), ("storm_of_a_day", 1)];
 /// Requests a minute that a storm of a day may meet, on average.
 const STORM_REQUESTS_A_MINUTE: u64 = 2;
 
@@ -41,14 +41,14 @@ struct Outcome {
 #[test]
 fn two_weeks_of_every_adversary_lose_nothing_and_name_what_expired() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
-    let seeds: Vec<u64> = match number("SPARKSPOOL_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("SPARKSPOOL_SEEDS").unwrap_or(SEEDS)).collect(),
-    };
+    let (seed, seeds) = (number("SPARKSPOOL_SEED"), number("SPARKSPOOL_SEEDS"));
     let only = std::env::var("SPARKSPOOL_SCENARIO").ok();
+    let is_sample = seed.is_none() && seeds.is_none() && only.is_none();
+    let seeds = seed.map_or(0..seeds.unwrap_or(2), |seed| seed..seed + 1);
     let chosen = SCENARIOS.iter().filter(|(name, _)| only.as_deref().is_none_or(|only| only == *name));
+    let all = chosen.flat_map(|scenario| seeds.clone().map(move |seed| (scenario, seed)));
     let jobs: Vec<(&Scenario, u64)> =
-        chosen.flat_map(|scenario| seeds.iter().map(move |seed| (scenario, *seed))).collect();
+        all.filter(|((name, _), seed)| !is_sample || SAMPLE.contains(&(name, *seed))).collect();
     assert!(!jobs.is_empty(), "SPARKSPOOL_SCENARIO names no scenario");
     let begun = Instant::now();
     let outcomes = everywhere(&jobs);
@@ -61,17 +61,16 @@ fn two_weeks_of_every_adversary_lose_nothing_and_name_what_expired() {
         text.push_str(wrong.as_deref().unwrap_or_default());
     }
     assert!(failed.is_empty(), "{} of {} runs broke the promise:{text}", failed.len(), outcomes.len());
-    if only.is_none() && seeds.len() > 1 {
+    if only.is_none() && seed.is_none() && !is_sample {
         assert_every_adversary_struck(&outcomes);
     }
 }
 
 #[test]
 fn one_seed_is_one_run_bit_for_bit() {
-    let hardest = SCENARIOS.iter().find(|(name, _)| *name == "all").unwrap();
-    let digests: BTreeSet<u64> = [4, 4].map(|seed| one(hardest, seed).verdict.digest).into();
+    let wire = SCENARIOS.iter().find(|(name, _)| *name == "wire").unwrap();
+    let digests: BTreeSet<u64> = [4, 4].map(|seed| one(wire, seed).verdict.digest).into();
     assert_eq!(digests.len(), 1);
-    assert!(!digests.contains(&one(hardest, 5).verdict.digest));
 }
 
 /// Runs every job, as many at once as there are processors.
