@@ -277,7 +277,11 @@ impl Walker {
         loop {
             self.refuse_unsettled(ask.window).await?;
             let Answer { mut page, .. } = answer;
-            page.distinguish_twins(&mut tour.twins);
+            // Where pages are numbered, a row that comes again on the next page has drifted there; only within one answer
+            // are equal rows surely two. A cursor's pages do not overlap.
+            let mut twins_here = Twins::default();
+            let is_numbered = self.asker.source.grain() == MINUTE;
+            page.distinguish_twins(if is_numbered { &mut twins_here } else { &mut tour.twins });
             tour.note(&page, ask.window);
             let next = part.next(&page);
             // Only the first page can tell that a window is better split, unless paging gets stuck: then shorter windows
