@@ -65,7 +65,7 @@ async fn a_store_that_is_gone_is_not_taken_for_a_new_one() {
     let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
     let said = shown(&program, &["backfill", "--from", &from, "--to", &to]).await;
     let id = std::fs::read_to_string(program.world.dir.path().join("data/store-id")).unwrap();
-    assert_snapshot!("gone", told(&said).replace(id.trim(), "ID"));
+    assert_snapshot!("gone", without_length(&told(&said).replace(id.trim(), "ID")));
     let truth = program.world.truth(Dialect::Events);
     assert!(
         program.world.written().iter().all(|(row, n)| truth[row] * 2 == *n),
@@ -193,4 +193,11 @@ fn life_on_a_small_disk() {
     let store = Store::open(&disk.join("data")).unwrap();
     assert_eq!(store.backlog(Position::START, &[stream]).unwrap(), 1_300);
     assert_eq!(store.position("e").unwrap().unwrap().position, Position { seq: 401, index: 0 });
+}
+
+/// How long the file is depends on the bodies of the hour, not on what is told.
+fn without_length(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("holds ") else { return text.to_owned() };
+    let behind = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{before}holds N{behind}")
 }
