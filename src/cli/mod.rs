@@ -42,6 +42,7 @@ mod telemetry;
 mod text;
 
 use crate::config::{self, Config};
+use crate::core::time::MINUTE;
 use crate::daemon::ask::Patience;
 use crate::daemon::clock::TimeSource;
 use crate::daemon::upstream::Surroundings;
@@ -183,6 +184,9 @@ impl Global {
         Ok(config)
     }
 }
+
+/// How long a command that ends by itself repeats one question without an answer.
+const PATIENCE: Patience = Patience { failing: 2 * MINUTE, throttled: 15 * MINUTE };
 
 /// What an engine of the command line is given: the real clocks, environment and stdout.
 fn surroundings(patience: Option<Patience>) -> Surroundings {

@@ -2,15 +2,11 @@
 
 use super::exit::{Code, Failure};
 use super::output::{self, Captured};
-use super::{Global, signals, surroundings};
+use super::{Global, PATIENCE, signals, surroundings};
 use crate::config::Stream;
-use crate::core::time::MINUTE;
-use crate::daemon::ask::{Halt, Patience};
+use crate::daemon::ask::Halt;
 use crate::daemon::clock::TimeSource;
 use crate::daemon::engine::Engine;
-
-/// How long a pass keeps trying without an answer: the next one comes soon.
-const PATIENCE: Patience = Patience { failing: 2 * MINUTE, throttled: 15 * MINUTE };
 
 /// Runs the command.
 pub(super) async fn run(global: &Global) -> Result<(), Failure> {

@@ -4,16 +4,17 @@
 use super::exit::{Code, Failure};
 use super::range::{Bounds, chosen};
 use super::text::{bytes, counted};
-use super::{Global, output, surroundings};
+use super::{Global, PATIENCE, output, surroundings};
 use crate::config::{Config, Stream};
 use crate::core::forecast::{Outlook, Piece, outlook};
 use crate::core::plan::{RETENTION, end, horizon};
 use crate::core::time::{MINUTE, Millis, UtcMillis, humane};
 use crate::core::window::{Coverage, Window};
-use crate::daemon::ask::{Asker, Patience};
+use crate::daemon::ask::Asker;
 use crate::daemon::clock::TimeSource;
 use crate::daemon::engine::{fingerprint, floor};
 use crate::daemon::forecast::{Cost, cost, per_minute};
+use crate::daemon::ingest::dialect_key;
 use crate::daemon::upstream::Upstream;
 use crate::store::{Reader, StoreError, StreamSummary};
 use clap::Args;
@@ -35,9 +36,6 @@ pub(super) struct Options {
     #[arg(long)]
     json: bool,
 }
-
-/// How long one question is repeated without an answer.
-const PATIENCE: Patience = Patience { failing: 2 * MINUTE, throttled: 15 * MINUTE };
 
 /// So many ranges are asked for one by one; of more, what lies closest together is asked for as one, holes included.
 const RANGES_MAX: usize = 20;
@@ -63,7 +61,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
         let sharing = streams.iter().filter(|other| other.account == stream.account).count() as u64;
         let rate = per_minute(&config.accounts[&stream.account]) / sharing.max(1);
         let summary = known.iter().find(|one| one.name == stream.name.as_str());
-        let dialect = reader.as_ref().map(|reader| reader.meta(&format!("dialect:{}", stream.name))).transpose()?;
+        let dialect = reader.as_ref().map(|reader| reader.meta(&dialect_key(stream.name.as_str()))).transpose()?;
         let asker = upstream
             .asker(stream, Arc::default(), CancellationToken::new(), dialect.flatten().as_deref())
             .ok_or_else(|| Failure::new(Code::Bug, "no such account", "report this"))?;

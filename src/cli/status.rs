@@ -14,6 +14,7 @@ use crate::core::window::Coverage;
 use crate::daemon::account::pace_key;
 use crate::daemon::board::{AccountBoard, Board, SinkBoard, StreamBoard};
 use crate::daemon::clock::TimeSource;
+use crate::daemon::ingest::dialect_key;
 use crate::source::sparkpost::filter::DialectChoice;
 use crate::store::{Intent, Position, Reader, StoreError, StreamSummary};
 use clap::Args;
@@ -160,7 +161,7 @@ impl Report {
         let mut streams = Vec::new();
         for name in names {
             let summary = summaries.iter().find(|one| one.name == name);
-            let found = reader.meta(&format!("dialect:{name}"))?;
+            let found = reader.meta(&dialect_key(name))?;
             let shown = board.as_ref().and_then(|board| board.streams.get(name)).cloned().unwrap_or_default();
             streams.push(Stream::of(name, config, summary, found, shown, now));
         }

@@ -2,11 +2,10 @@
 //! where it differs, down to the hours that do. It exists to answer "is anything missing?" without reading events.
 
 use super::ask::{Asker, Halt};
-use super::walk::{Counted, believable_total, lies_elsewhere};
+use super::walk::{Counted, count};
 use crate::core::hours::Shown;
 use crate::core::time::{HOUR, MINUTE, Millis, UtcMillis};
 use crate::core::window::{Coverage, Window};
-use crate::source::Ask;
 use crate::store::StoreError;
 
 /// The oldest events expire while an audit asks for them: it begins so much behind the horizon.
@@ -76,17 +75,6 @@ where
             outcome => return outcome.map(|()| audit.found),
         }
     }
-}
-
-/// The API's count for exactly `window`, over all parts of the filter.
-async fn count(asker: &Asker, window: Window) -> Result<Counted, Halt> {
-    let mut sum = Counted { total: Some(0), elsewhere: false };
-    for part in 0..asker.source.parts() {
-        let answer = asker.page(&Ask { window, part, per_page: 1, with_margin: false }, None).await?;
-        sum.total = sum.total.zip(believable_total(&answer.page)).map(|(sum, total)| sum + total);
-        sum.elsewhere |= lies_elsewhere(&answer.page, window);
-    }
-    Ok(sum)
 }
 
 /// One comparison under way.

@@ -53,7 +53,7 @@ enum Glance {
 }
 
 /// Under which key of the store the dialect of a stream is remembered.
-pub(super) fn dialect_key(stream: &str) -> String {
+pub fn dialect_key(stream: &str) -> String {
     format!("dialect:{stream}")
 }
 

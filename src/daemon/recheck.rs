@@ -2,6 +2,7 @@
 //! It exists because events come late and answers may be short without saying so; only another look can tell.
 
 use super::ask::Halt;
+use super::audit::comparable;
 use super::ingest::{Ingest, target};
 use super::reconcile::{Doubts, Reconciled};
 use super::walk::Walked;
@@ -97,9 +98,8 @@ impl Ingest {
             return Ok(());
         }
         for range in due {
-            for part in progress.coverage.within(range) {
-                // What was never read is not expected, and what expires meanwhile is not shown.
-                let Some(part) = Window::new(part.from().ceil(MINUTE), part.to().floor(MINUTE)) else { continue };
+            // What was never read is not expected.
+            for part in comparable(&progress.coverage, range, range.from()) {
                 if let Some(Some(by)) = self.count(part).await?
                     && by != 0
                 {

@@ -177,17 +177,28 @@ impl Part {
 }
 
 /// Whether `page` has rows, and all of them lie outside `window`, edges left aside.
-pub(super) fn lies_elsewhere(page: &Page, window: Window) -> bool {
+fn lies_elsewhere(page: &Page, window: Window) -> bool {
     let (from, to) = (window.from().plus(-ELSEWHERE_FROM), window.to().plus(ELSEWHERE_FROM));
     !page.rows.is_empty() && page.rows.iter().all(|row| row.at < from || row.at >= to)
 }
 
 /// The page's count of the whole query, unless the page itself belies it: one that holds more rows than that, or has
 /// rows and still a following page where it says that there are no more. Believing such a count would hide events.
-pub(super) fn believable_total(page: &Page) -> Option<u64> {
+fn believable_total(page: &Page) -> Option<u64> {
     let rows = page.len() as u64;
     let belied = |total: u64| total < rows || (rows > 0 && total == rows && page.next.is_some());
     page.total.filter(|total| !belied(*total))
+}
+
+/// The API's count for exactly `window`, over all parts of the filter.
+pub(super) async fn count(asker: &Asker, window: Window) -> Result<Counted, Halt> {
+    let mut sum = Counted { total: Some(0), elsewhere: false };
+    for part in 0..asker.source.parts() {
+        let answer = asker.page(&Ask { window, part, per_page: 1, with_margin: false }, None).await?;
+        sum.total = sum.total.zip(believable_total(&answer.page)).map(|(sum, total)| sum + total);
+        sum.elsewhere |= lies_elsewhere(&answer.page, window);
+    }
+    Ok(sum)
 }
 
 impl Walker {
@@ -416,17 +427,11 @@ impl Walker {
             "the API returned only events outside the range it was asked for: it seems to ignore `from` and `to`");
     }
 
-    /// The API's count for exactly `window`.
+    /// The API's count for exactly `window`, which must have ended by the API's clock.
     pub async fn probe(&self, window: Window) -> Result<Counted, Halt> {
-        let mut sum = Counted { total: Some(0), elsewhere: false };
-        for part in 0..self.asker.source.parts() {
-            let ask = Ask { window, part, per_page: 1, with_margin: false };
-            let answer = self.asker.page(&ask, None).await?;
-            self.refuse_unsettled(window).await?;
-            sum.total = sum.total.zip(believable_total(&answer.page)).map(|(sum, total)| sum + total);
-            sum.elsewhere |= lies_elsewhere(&answer.page, window);
-        }
-        Ok(sum)
+        let counted = count(&self.asker, window).await?;
+        self.refuse_unsettled(window).await?;
+        Ok(counted)
     }
 
     /// Waits, unless the process is asked to stop.

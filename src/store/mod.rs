@@ -90,7 +90,7 @@ impl Store {
     ///
     /// Takes the lock first and fails with [`StoreError::Locked`] where another process has it. A database of a newer
     /// schema, or of another program, is refused before anything is written to it, and so is a damaged one: see
-    /// [`Store::open_or_rescue`]. Checks the whole database, which takes about a second for each gigabyte.
+    /// [`Store::open_or_rescue`]. Checks the whole database, indexes included: the time grows with its size.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let lock = open::lock(dir)?;
         let conn = open::writer(dir, &[])?;

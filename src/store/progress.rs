@@ -78,15 +78,10 @@ impl Store {
         fingerprint: &str,
         reread: Option<Window>,
     ) -> Result<(), StoreError> {
-        let before = self.progress_mut(stream)?.coverage.clone();
-        let mut after = before.clone();
-        reread.into_iter().for_each(|window| after.remove(window));
-        self.transact(|tx, _| {
+        self.adopt(stream, reread, |tx| {
             tx.prepare_cached("UPDATE stream SET fingerprint = ?2 WHERE id = ?1")?.execute((stream, fingerprint))?;
-            save_coverage(tx, stream, &before, &after)
-        })?;
-        self.progress_mut(stream)?.coverage = after;
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Keeps `dialect` under `key`, and makes `reread` unread again: another dialect may show other events.
@@ -97,11 +92,21 @@ impl Store {
         dialect: &str,
         reread: Option<Window>,
     ) -> Result<(), StoreError> {
+        self.adopt(stream, reread, |tx| super::keep_meta(tx, key, dialect))
+    }
+
+    /// Takes a change in how the stream is read, and makes `reread` unread with it.
+    fn adopt(
+        &mut self,
+        stream: StreamId,
+        reread: Option<Window>,
+        change: impl FnOnce(&Transaction<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let before = self.progress_mut(stream)?.coverage.clone();
         let mut after = before.clone();
         reread.into_iter().for_each(|window| after.remove(window));
         self.transact(|tx, _| {
-            super::keep_meta(tx, key, dialect)?;
+            change(tx)?;
             save_coverage(tx, stream, &before, &after)
         })?;
         self.progress_mut(stream)?.coverage = after;
@@ -164,14 +169,6 @@ impl Store {
         })?;
         self.progress_mut(stream)?.gaps.insert(window);
         Ok(parts)
-    }
-
-    /// Marks all gaps as seen by an operator, and returns how many were not yet. They stay recorded.
-    pub fn acknowledge_gaps(&mut self, at: UtcMillis) -> Result<u64, StoreError> {
-        self.transact(|tx, _| {
-            let sql = "UPDATE gap SET acknowledged_at = ?1 WHERE acknowledged_at IS NULL";
-            Ok(tx.prepare_cached(sql)?.execute([at])? as u64)
-        })
     }
 }
 

@@ -10,16 +10,16 @@ use super::exit::{Code, Failure};
 use super::output;
 use super::progress::Progress;
 use super::range::{chosen, instant};
-use super::{Global, surroundings};
+use super::{Global, PATIENCE, surroundings};
 use crate::config::{Config, Stream};
 use crate::core::hours::{Hour, Known, Standing, hours};
 use crate::core::plan::{end, horizon};
 use crate::core::time::{HOUR, MINUTE, Millis, UtcMillis};
 use crate::core::window::{Coverage, Window};
-use crate::daemon::ask::Patience;
 use crate::daemon::audit::{Comparison, Doubt, MARGIN, comparable, compare};
 use crate::daemon::clock::TimeSource;
 use crate::daemon::engine::fingerprint;
+use crate::daemon::ingest::dialect_key;
 use crate::daemon::tally::Tally;
 use crate::daemon::upstream::Upstream;
 use crate::store::{Reader, StreamSummary};
@@ -48,9 +48,6 @@ pub(super) struct Options {
     #[arg(long)]
     json: bool,
 }
-
-/// How long one question is repeated without an answer.
-const PATIENCE: Patience = Patience { failing: 2 * MINUTE, throttled: 15 * MINUTE };
 
 /// What became due only so long ago may still be unread: a tick takes its time, and is written down with the next ones.
 const STILL_FRESH: Millis = HOUR;
@@ -179,7 +176,7 @@ impl Auditor<'_> {
     }
 
     async fn one(&self, stream: &Stream, summary: &StreamSummary) -> Result<Audited, Failure> {
-        let remembered = self.reader.meta(&format!("dialect:{}", stream.name))?;
+        let remembered = self.reader.meta(&dialect_key(stream.name.as_str()))?;
         let asker = self.upstream.asker(stream, self.tally.clone(), CancellationToken::new(), remembered.as_deref());
         let asker = asker.ok_or_else(|| Failure::new(Code::Bug, "no such account", "report this"))?;
         asker.greet(stream.settle).await?;

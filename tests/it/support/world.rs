@@ -11,7 +11,7 @@ use sparkspool::daemon::ingest::Pass;
 use sparkspool::daemon::reconcile::Reconciled;
 use sparkspool::daemon::upstream::Surroundings;
 use sparkspool::simulator::{Dialect, Filter, Options, PopulationOptions, Running, Simulator, Size};
-use sparkspool::store::Handle;
+use sparkspool::store::{Handle, StoreError};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,7 +77,16 @@ impl World {
     /// An engine by other clocks than this machine's.
     pub(crate) fn engine_by(&self, time: TimeSource) -> Engine {
         let config = self.parsed();
-        let store = Handle::open(&config.data_dir).unwrap();
+        // A step of the engine before may still be under way on its thread, and holds the lock until it has ended.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let store = loop {
+            match Handle::open(&config.data_dir) {
+                Err(StoreError::Locked { .. }) if std::time::Instant::now() < deadline => {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                opened => break opened.unwrap(),
+            }
+        };
         let patience = Some(Patience { failing: 60_000, throttled: 60_000 });
         let surroundings = Surroundings {
             time,
