@@ -29,7 +29,7 @@ pub struct Page {
     anonymous: Vec<(u32, [u8; 32])>,
 }
 
-/// How often each id-less row was seen in a walk, so that identical twins stay two events.
+/// How often each id-less row was seen so far, so that identical twins stay two events.
 #[derive(Clone, Debug, Default)]
 pub struct Twins(HashMap<[u8; 32], u32>);
 
@@ -69,7 +69,7 @@ impl Page {
         Self { body, rows, rejects, total: None, next: None, dead_link: false, anonymous }
     }
 
-    /// Gives each row without an id the key of its occurrence in the walk that `seen` has followed so far.
+    /// Gives each row without an id the key of its occurrence among those that `seen` has counted so far.
     pub fn distinguish_twins(&mut self, seen: &mut Twins) {
         for (index, digest) in &self.anonymous {
             let count = seen.0.entry(*digest).or_default();

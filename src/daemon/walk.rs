@@ -96,7 +96,6 @@ struct Tour {
     rows: Vec<(i64, EventKey)>,
     /// Digests of the rows that are no events.
     rejects: Vec<[u8; 32]>,
-    twins: Twins,
     pages: u32,
     total: Option<u64>,
     /// Whether rows came, and none of them lay in the window.
@@ -252,12 +251,11 @@ impl Walker {
     ) -> Result<Option<u64>, Halt> {
         let parts = self.asker.source.parts();
         for part in 0..parts {
-            // Smaller pages show the same rows again: rows without an id are counted from here once more.
-            let (rows_before, rejects_before, twins_before) = (tour.rows.len(), tour.rejects.len(), tour.twins.clone());
+            // Smaller pages show the same rows again.
+            let (rows_before, rejects_before) = (tour.rows.len(), tour.rejects.len());
             loop {
                 tour.rows.truncate(rows_before);
                 tour.rejects.truncate(rejects_before);
-                tour.twins.clone_from(&twins_before);
                 let page_size = self.asker.account.page_size();
                 let per_page = if attempt == 1 { page_size } else { self.varied(page_size) };
                 let ask = Ask { window, part, per_page, with_margin: true };
@@ -288,11 +286,9 @@ impl Walker {
         loop {
             self.refuse_unsettled(ask.window).await?;
             let Answer { mut page, .. } = answer;
-            // Where pages are numbered, a row that comes again on the next page has drifted there; only within one answer
-            // are equal rows surely two. A cursor's pages do not overlap.
-            let mut twins_here = Twins::default();
-            let is_numbered = self.asker.source.grain() == MINUTE;
-            page.distinguish_twins(if is_numbered { &mut twins_here } else { &mut tour.twins });
+            // Only within one answer are equal rows surely two: page numbers shift, and a link may lead to the same page
+            // again. Twins on both sides of a page's edge leave the count unequal, and the next read moves the edges.
+            page.distinguish_twins(&mut Twins::default());
             tour.note(&page, ask.window);
             let next = part.next(&page);
             // Only the first page can tell that a window is better split, unless paging gets stuck: then shorter windows

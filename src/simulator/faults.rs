@@ -43,7 +43,7 @@ pub enum Fault {
     Partial(f64),
     /// No rows, though the next page has some. Fires where a next page exists.
     EmptyPage,
-    /// The last row is a copy of the one before it.
+    /// The last row is a copy of the last one before it that has an id.
     LastRowTwice,
     /// No next link, though more follows.
     NextMissing,

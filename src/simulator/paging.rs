@@ -5,7 +5,7 @@ use super::api::Api;
 use super::chance::{falls, hashed, pick};
 use super::faults::{Fault, LinkShape};
 use super::json::write_text;
-use super::kind::Dialect;
+use super::kind::{Dialect, EventId};
 use super::rows::BLOCK;
 use super::search::{Search, Start};
 use super::view::View;
@@ -191,11 +191,17 @@ impl Composer<'_> {
         selection
     }
 
+    fn is_named(&self, place: usize) -> bool {
+        !matches!(self.api.population().events()[place].id, EventId::Nameless(_))
+    }
+
     fn spoil_rows(&mut self, selection: &mut Selection) {
         if self.strikes(&Fault::LastRowTwice)
-            && let [.., before, last] = selection.places.as_mut_slice()
+            && let [earlier @ .., last] = selection.places.as_mut_slice()
+            // A copy of a row without an id is what two such events look like: no client could tell.
+            && let Some(named) = earlier.iter().rfind(|place| self.is_named(**place))
         {
-            *last = *before;
+            *last = *named;
             self.fired.push(Fault::LastRowTwice.name());
         }
     }

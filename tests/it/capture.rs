@@ -2,7 +2,7 @@
 
 use crate::support::world::{World, population};
 use sparkspool::simulator::{
-    Behaviour, Dialect, Fault, FaultPlan, Legacy, LinkShape, Options, RetryAfter, ToReading, When,
+    Behaviour, Dialect, Fault, FaultPlan, Legacy, LinkShape, Options, PopulationOptions, RetryAfter, ToReading, When,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,6 +88,29 @@ async fn faults_cost_requests_and_nothing_else() {
     }
     let survived = worlds.join_all().await;
     assert_eq!(survived.len(), 46);
+}
+
+/// Rows without an id are told from each other by what they say: one that comes again is no second event, two that are
+/// alike are two, on whichever side of a page's edge they lie.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_an_id_are_neither_doubled_nor_merged() {
+    let mut worlds = tokio::task::JoinSet::new();
+    for (dialect, name) in [(Dialect::Events, "events"), (Dialect::MessageEvents, "message-events")] {
+        for fault in [Fault::NextRepeats, Fault::NextMissing, Fault::Reset] {
+            worlds.spawn(async move {
+                let nameless = PopulationOptions { nameless_share: 1.0, twin_share: 0.3, ..population(6, 600) };
+                let mut options = Options::new(nameless);
+                let rules = [0, 3, 8].map(|nth| (When::Searches(nth..nth + 1), fault.clone()));
+                options.faults = FaultPlan { seed: 6, rules: rules.into() };
+                let world = World::new(options, &format!("dialect = '{name}'\npage_size = 100"), "").await;
+                let outcome = world.backfill().await.unwrap();
+                assert!(outcome.settled.complete, "{name} {fault:?}: {:?}", outcome.settled);
+                assert!(world.truth(dialect).values().any(|twins| *twins == 2));
+                world.assert_complete(dialect);
+            });
+        }
+    }
+    worlds.join_all().await;
 }
 
 /// What strikes every single answer must not stop capture either.
