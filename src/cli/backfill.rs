@@ -54,12 +54,22 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     if options.dry_run {
         return dry_run(&config, &streams, options, patience).await;
     }
-    let store = match super::open::store(&config) {
-        Ok(store) => store,
-        Err(StoreError::Locked { .. }) => return hand_over(&config, &streams, by_wall, now).await,
-        Err(error) => return Err(error.into()),
-    };
-    alone(config, store, &streams, options, patience).await
+    let mut streams = streams;
+    let mut failure = None;
+    while !streams.is_empty() {
+        match super::open::store(&config) {
+            Ok(store) => {
+                return alone(config, store, &streams, options, patience).await.and(failure.map_or(Ok(()), Err));
+            }
+            Err(StoreError::Locked { .. }) => {
+                let (left, failed) = hand_over(&config, &streams, by_wall, now).await?;
+                streams = left;
+                failure = failure.or(failed);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    failure.map_or(Ok(()), Err)
 }
 
 /// Reads the range in this process.
@@ -164,13 +174,18 @@ async fn read(engine: &Engine, stream: &Stream, range: Window) -> Result<Capture
     })
 }
 
-/// Leaves the range to the daemon and watches it.
-async fn hand_over(config: &Config, streams: &[Stream], range: Window, now: UtcMillis) -> Result<(), Failure> {
+/// Leaves the range to the daemon and watches it. Returns the streams that nobody read, because whoever held the store
+/// let go of it, and the first failure: all are told before one of them ends the command.
+async fn hand_over(
+    config: &Config,
+    streams: &[Stream],
+    range: Window,
+    now: UtcMillis,
+) -> Result<(Vec<Stream>, Option<Failure>), Failure> {
     let wanted: Vec<_> = streams.iter().map(|stream| (stream.clone(), range)).collect();
-    let ended = handover::hand_over(config, &wanted, now).await?;
-    // All of them are told before the first one's failure ends the command.
-    let failures: Vec<_> = ended.iter().filter_map(|intent| told(intent, range)).collect();
-    failures.into_iter().next().map_or(Ok(()), Err)
+    let handed = handover::hand_over(config, &wanted, now).await?;
+    let failures: Vec<_> = handed.ended.iter().filter_map(|intent| told(intent, range)).collect();
+    Ok((handed.left.into_iter().map(|(stream, _)| stream).collect(), failures.into_iter().next()))
 }
 
 fn told(intent: &Intent, range: Window) -> Option<Failure> {

@@ -294,8 +294,9 @@ impl Ingest {
     fn adapt(&mut self, window: Window, total: u64) {
         let grain = self.walker.asker.source.grain();
         let target = target(&self.walker);
-        // A short window with little in it, such as the newest second, says nothing about how long others may be.
-        if self.span_known && window.span() < self.span && total.saturating_mul(2) < target {
+        // A short window with little in it, such as the newest second, says nothing about how long others may be. Half the
+        // span is not short: what is missing is cut into equal pieces, all of them somewhat shorter than the span.
+        if self.span_known && window.span() < self.span / 2 && total.saturating_mul(2) < target {
             return;
         }
         self.span = plan::next_span(window.span().max(grain), total, target, grain);

@@ -15,8 +15,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// Full reads of a window before it is recorded as unverified.
+/// Full reads of a window before it is recorded as unverified, and how many more there are while each brings something.
 const ATTEMPTS: u32 = 3;
+const ATTEMPTS_FRUITFUL: u32 = 8;
 
 /// Empty pages in a row that are followed when the API's own count says that more must come.
 const EMPTY_PAGES_MAX: u32 = 3;
@@ -30,8 +31,11 @@ const PAGES_SPARE: u64 = 200;
 /// Rows this far outside what was asked for are no matter of how an API reads the edges of a window.
 const ELSEWHERE_FROM: Millis = 2 * MINUTE;
 
-/// The page size changes by multiples of this fraction from one read of a window to the next, down to about half.
+/// The page size changes by multiples of this fraction from one read of a window to the next, down to about a quarter.
+/// Replicas that order one second's events differently hide the same rows behind the same pages, and half a page is not
+/// different enough: a row at the begin of one order and in the middle of the second page of the other stays hidden.
 const PAGE_VARIATION: u32 = 13;
+const PAGE_VARIETY: u32 = 10;
 
 /// A page with more than this is stored, and later forwarded, in portions: its memory is then not needed several times.
 const WHOLE_BYTES_MAX: u64 = 16 << 20;
@@ -208,6 +212,7 @@ impl Walker {
         let mut attempt = 1;
         loop {
             let mut tour = Tour::default();
+            let captured_before = self.asker.tally.captured.get();
             let oversize = oversize.filter(|_| attempt == 1);
             if let Some(total) = self.tour(window, &mut tour, oversize, attempt).await? {
                 return Ok(Walked::Oversize { total });
@@ -216,8 +221,10 @@ impl Walker {
             let same = before.as_ref().is_some_and(|b| b.total == tour.total && b.rows == tour.rows);
             let counts_agree = tour.total == Some(distinct);
             let verified = counts_agree && (same || !self.may_have_shifted(&tour));
+            let is_fruitful = self.asker.tally.captured.get() > captured_before;
+            let is_last = attempt >= if is_fruitful { ATTEMPTS_FRUITFUL } else { ATTEMPTS };
             // Where nothing changes from one read to the next, another one would not either.
-            if verified || tour.total.is_none() || attempt == ATTEMPTS || (same && !counts_agree) {
+            if verified || tour.total.is_none() || is_last || (same && !counts_agree) {
                 self.close(window, began, &tour, distinct, verified).await?;
                 let elsewhere = tour.elsewhere == Some(true);
                 if elsewhere {
@@ -275,7 +282,7 @@ impl Walker {
 
     /// Another page size than the ones before: what a certain size always skips, the next one shows.
     fn varied(&self, page_size: u32) -> u32 {
-        let step = 1 + self.variations.fetch_add(1, Ordering::Relaxed) % (PAGE_VARIATION / 2);
+        let step = 1 + self.variations.fetch_add(1, Ordering::Relaxed) % PAGE_VARIETY;
         page_size - page_size / PAGE_VARIATION * step
     }
 
@@ -304,14 +311,25 @@ impl Walker {
                 self.commit(page).await?;
                 break;
             };
-            self.commit(page).await?;
-            answer = self.asker.page(ask, Some(&next)).await?;
+            answer = self.commit_and_go_on(page, ask, &next).await?;
         }
         tour.total = match (tour.total, part.total) {
             (sum, Some(total)) if ask.part == 0 || sum.is_some() => Some(sum.unwrap_or(0) + total),
             _ => None,
         };
         Ok(None)
+    }
+
+    /// Makes a page durable and returns the answer to the next request, which is under way meanwhile where the account
+    /// reads one window at a time. Where the commit fails, what was answered is dropped: the whole window is asked for again.
+    async fn commit_and_go_on(&self, page: Page, ask: &Ask, next: &Cursor) -> Result<Answer, Halt> {
+        let Ok(_ahead) = self.asker.account.ahead.try_acquire() else {
+            self.commit(page).await?;
+            return self.asker.page(ask, Some(next)).await;
+        };
+        let (committed, following) = tokio::join!(self.commit(page), self.asker.page(ask, Some(next)));
+        committed?;
+        following
     }
 
     /// A window planned by a wrong clock may not have ended yet by the API's. Until it is known what time it is, nothing

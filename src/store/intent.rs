@@ -102,6 +102,13 @@ impl Mailbox {
         Ok(Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?)
     }
 
+    /// Takes an intent back that nobody has finished.
+    pub fn withdraw(&mut self, id: IntentId) -> Result<(), StoreError> {
+        let tx = self.begin()?;
+        tx.execute("DELETE FROM intent WHERE id = ?1 AND outcome IS NULL", [id])?;
+        Ok(tx.commit()?)
+    }
+
     /// What became of an intent.
     pub fn intent(&self, id: IntentId) -> Result<Option<Intent>, StoreError> {
         find(&self.conn, id)

@@ -45,6 +45,7 @@ pub use gap::{Gap, Lost};
 pub use handle::{Death, Handle};
 pub use intent::{Intent, IntentProgress, Mailbox, Outcome, OutcomeKind};
 pub use ledger::Shown;
+pub use open::is_held;
 pub use position::{Ack, Bookmark, Position, Refused};
 pub use progress::{Closing, Progress, StreamRow};
 pub use prune::{Follower, Pruned};

@@ -17,6 +17,9 @@ const APPLICATION_ID: i64 = 0x5350_534c;
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("v2.sql")];
 /// SQLite up to 3.51.2 can corrupt a WAL when two connections write and checkpoint at once.
 const SQLITE_MIN: i32 = 3_051_003;
+/// A second process is refused after so many looks at the lock, within a twentieth of a second.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const STATEMENTS_KEPT: usize = 64;
 /// Under which key of `meta` the schema version lies: a second copy, for the one in the header is sealed by nothing.
@@ -82,7 +85,7 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     let path = lock_file(dir);
     create_dir(dir).map_err(|source| unwritable(dir, source))?;
     let mut file = private_file().create(true).read(true).open(&path).map_err(|source| unwritable(&path, source))?;
-    match file.try_lock() {
+    match lock_soon(&file) {
         Ok(()) if is_in_place(&file, &path) => {}
         // Between the opening and the locking somebody put another file in its place.
         Ok(()) => return Err(StoreError::Locked { dir: dir.to_owned(), pid: None }),
@@ -97,6 +100,22 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     let pid = format!("{}\n", std::process::id());
     file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(|source| unwritable(&path, source))?;
     Ok(Lock { file, dir: dir.to_owned() })
+}
+
+/// Tries for a moment: whoever only looks whether the lock is held ([`is_held`]) holds it while it looks.
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
+    file.try_lock()
+}
+
+/// Whether a process holds the store in `dir`. What cannot be looked at is taken to be held.
+pub fn is_held(dir: &Path) -> bool {
+    File::open(lock_file(dir)).map_or(true, |file| file.try_lock().is_err())
 }
 
 /// Creates `dir` and what is missing above it, each durable: a store whose directory is lost is lost with it.

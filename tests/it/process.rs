@@ -78,6 +78,35 @@ async fn a_second_instance_leaves_at_once_and_a_backfill_is_handed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_beside_another_one_waits_for_its_end_and_then_goes_on_itself() {
+    let program = Program::new(events(2_000), "page_size = 100", "").await;
+    let window = program.world.window;
+    let (from, to) = (window.from().to_string(), window.to().to_string());
+    let backfill = ["backfill", "--from", &from, "--to", &to];
+    let first = program.spawn(&backfill);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !program.world.dir.path().join("data/sparkspool.db-wal").exists() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    signal(&first, "-STOP");
+    let second = program.spawn(&backfill);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    signal(&first, "-CONT");
+    for (name, process) in [("first", first), ("second", second)] {
+        let output = ended(process).await;
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", stderr(&output));
+        if name == "second" {
+            assert!(stderr(&output).contains("another command is waited for"), "{}", stderr(&output));
+        }
+    }
+    program.world.assert_complete(Dialect::Events);
+    let status = program.run(&["status", "--json"]).await;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["streams"][0]["captured"], program.world.truth(Dialect::Events).values().sum::<u32>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reload_takes_a_good_configuration_and_keeps_the_old_one_otherwise() {
     let program = Program::new(events(1_000), "", "every = '1s'\nstart = 'now'").await;
     let daemon = program.spawn(&["run"]);

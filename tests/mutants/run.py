@@ -57,10 +57,12 @@ def build(tree, target):
 
 
 def fails(tree, programs, tests, mutant):
-    """Whether one of `tests` ("lib NAME…" or "it NAME…") fails; None where a program could not be run to its end."""
-    environment = dict(os.environ, SPARKSPOOL_MUTANT=mutant, INSTA_UPDATE="no", RUST_BACKTRACE="0")
+    """The first of `tests` that fails, if any: "lib NAME…" or "it NAME…", with NAME=VALUE before it for the environment."""
     for test in tests:
-        kind, *names = test.split()
+        words = test.split()
+        settings = dict(word.split("=") for word in words if "=" in word)
+        kind, *names = [word for word in words if "=" not in word]
+        environment = dict(os.environ, SPARKSPOOL_MUTANT=mutant, INSTA_UPDATE="no", RUST_BACKTRACE="0", **settings)
         try:
             ran = subprocess.run([programs[kind], *names], cwd=tree, env=environment, capture_output=True, text=True, timeout=300)
         except subprocess.TimeoutExpired:

@@ -18,24 +18,30 @@ pub(super) async fn read_again(
     patience: Patience,
     now: UtcMillis,
 ) -> Result<(), Failure> {
-    let store = match Handle::open(&config.data_dir) {
-        Ok(store) => store,
-        Err(StoreError::Locked { .. }) => {
-            let ended = handover::hand_over(config, wanted, now).await?;
-            for intent in ended {
-                let note = intent.outcome.map(|outcome| outcome.note).unwrap_or_default();
-                note!("{} {}: {note}", intent.stream, intent.window);
+    let mut wanted = wanted.to_vec();
+    let store = loop {
+        match Handle::open(&config.data_dir) {
+            Ok(store) => break store,
+            Err(StoreError::Locked { .. }) => {
+                let handed = handover::hand_over(config, &wanted, now).await?;
+                for intent in handed.ended {
+                    let note = intent.outcome.map(|outcome| outcome.note).unwrap_or_default();
+                    note!("{} {}: {note}", intent.stream, intent.window);
+                }
+                if handed.left.is_empty() {
+                    return Ok(());
+                }
+                wanted = handed.left;
             }
-            return Ok(());
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
     };
     let mut engine = Engine::new(config.clone(), store, surroundings(Some(patience)))?;
     engine.stop =
         signals::stop_token().map_err(|e| Failure::new(Code::Bug, e.to_string(), "signals cannot be watched"))?;
     let forwarders = engine.forwarders();
     let mut outcome = Ok(());
-    for (stream, window) in wanted {
+    for (stream, window) in &wanted {
         let reading = read(&engine, stream, *window);
         outcome = Progress::during(stream.name.as_str(), &engine.tally, reading).await;
         if outcome.is_err() {

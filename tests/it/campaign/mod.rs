@@ -4,6 +4,7 @@
 //! `cargo test --test it campaign::` runs a sample, with `SPARKSPOOL_SEEDS=200` so many seeds of every scenario.
 //! `SPARKSPOOL_SCENARIO=all SPARKSPOOL_SEED=17` runs one scenario under one seed, which is the same run every time.
 
+mod costs;
 mod scenario;
 mod verdict;
 mod wire;

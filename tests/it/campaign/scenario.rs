@@ -18,6 +18,8 @@ pub(crate) const PAGE: u32 = 50;
 const SHOWN: Millis = 26 * HOUR;
 /// Between two ticks, in milliseconds: real streams tick more often, which only helps them.
 const TICKS: [Millis; 4] = [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 30 * MINUTE];
+/// Share of answers that come compressed; all would only make runs slower.
+const COMPRESSED: f64 = 0.02;
 /// A process dies at so many of its requests.
 const CRASHES: f64 = 1.0 / 400.0;
 
@@ -46,6 +48,12 @@ pub(crate) struct Plan {
     pub(crate) dialects: Vec<Dialect>,
     /// `dialect` of the configuration.
     pub(crate) configured: &'static str,
+    /// `page_size` and `body_max` of the configuration.
+    pub(crate) page: (u32, &'static str),
+    /// `reread` of the stream. Without daily ones no promise holds against answers that are short and say so nowhere.
+    pub(crate) reread: &'static str,
+    /// Share of answers that come compressed.
+    pub(crate) compressed: f64,
     pub(crate) options: Options,
     /// Between two ticks of the stream.
     pub(crate) tick: Millis,
@@ -105,6 +113,9 @@ impl Plan {
             seed,
             dialects: vec![dialect],
             configured,
+            page: (PAGE, "512KiB"),
+            reread: "daily",
+            compressed: COMPRESSED,
             options,
             tick: TICKS[rng.usize(..TICKS.len())],
             crashes: 0.0,
@@ -227,7 +238,7 @@ fn edges_and_ids(plan: &mut Plan) {
 
 fn clocks(plan: &mut Plan) {
     let mut at = START.plus(plan.rng.i64(0..DAY));
-    let jumps = [
+    let mut jumps = [
         ("clock_45s_ahead", 45 * SECOND),
         ("clock_45s_behind", -45 * SECOND),
         ("clock_1h_ahead", HOUR),
@@ -235,11 +246,8 @@ fn clocks(plan: &mut Plan) {
         ("clock_2h_behind", -2 * HOUR),
         ("clock_1d_ahead", DAY),
     ];
-    for place in 0..jumps.len() {
-        let other = plan.rng.usize(place..jumps.len());
-        let mut jumps = jumps;
-        jumps.swap(place, other);
-        let (name, offset) = jumps[place];
+    plan.rng.shuffle(&mut jumps);
+    for (name, offset) in jumps {
         plan.jumps.push(Jump { at, offset, name });
         at = at.plus(plan.rng.i64(HOUR..36 * HOUR));
         plan.jumps.push(Jump { at, offset: 0, name: "clock_set_right" });

@@ -12,8 +12,6 @@ use std::time::Duration;
 
 /// How long an answer takes, in milliseconds.
 const LATENCY: std::ops::Range<u64> = 20..400;
-/// Share of answers that come compressed; all would only make runs slower.
-const COMPRESSED: f64 = 0.02;
 
 /// Carries the requests of one process.
 pub(crate) fn carrier(life: &Arc<Life>) -> Carrier {
@@ -41,7 +39,7 @@ async fn carry(world: &World, url: &url::Url, key: Option<&str>) -> Result<Carri
     world.note_request(&target);
     let (latency, zips) = {
         let mut diary = world.diary.lock().unwrap();
-        (diary.rng.u64(LATENCY), diary.rng.f64() < COMPRESSED)
+        (diary.rng.u64(LATENCY), diary.rng.f64() < world.compressed)
     };
     tokio::time::sleep(Duration::from_millis(latency)).await;
     let host = url.host_str().unwrap();
@@ -71,6 +69,7 @@ async fn carry(world: &World, url: &url::Url, key: Option<&str>) -> Result<Carri
         headers.push(("content-encoding", "gzip".to_owned()));
         body = vec![Bytes::from(whole)];
     }
+    world.note_answer(body.iter().map(|piece| piece.len() as u64).sum());
     Ok(Carried { status: response.status, headers, body })
 }
 

@@ -1,7 +1,7 @@
 //! One run: the genuine engine over a simulated API in virtual time, with a process that dies and clocks that jump.
 //! It exists as the driver of every scenario: what it returns is what the verdict looks at.
 
-use super::scenario::{PAGE, Plan, SPAN, START};
+use super::scenario::{Plan, SPAN, START};
 use super::wire;
 use sparkspool::config::{self, Config};
 use sparkspool::core::retry::Backoff;
@@ -22,10 +22,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What the stream is configured with beside its sink: without daily re-reads no promise holds against answers that are
-/// short and say so nowhere.
-const STREAM: &str = "reread = 'daily'";
-
 /// What one run left behind, besides its store.
 pub(crate) struct Ran {
     pub(crate) simulation: Arc<Simulation>,
@@ -35,6 +31,8 @@ pub(crate) struct Ran {
     pub(crate) requests: u64,
     /// Requests while the API answered nobody.
     pub(crate) requests_in_silence: u64,
+    /// Requests and bytes of answers, day by day from the start of the run.
+    pub(crate) by_day: Vec<(u64, u64)>,
     /// Up to where everything was read when the process went down for long.
     pub(crate) read_before: Option<UtcMillis>,
     /// Of every request and its instant.
@@ -76,6 +74,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) simulation: Arc<Simulation>,
     pub(crate) diary: Mutex<Diary>,
+    pub(crate) compressed: f64,
     silent: Option<sparkspool::core::window::Window>,
     config: Config,
     tick: Millis,
@@ -88,7 +87,16 @@ pub(crate) struct Diary {
     struck: BTreeMap<&'static str, u64>,
     requests: u64,
     requests_in_silence: u64,
+    by_day: Vec<(u64, u64)>,
     digest: DefaultHasher,
+}
+
+impl Diary {
+    fn today(&mut self, now: UtcMillis) -> &mut (u64, u64) {
+        let day = usize::try_from(now.since(START) / DAY).unwrap();
+        self.by_day.resize(self.by_day.len().max(day + 1), (0, 0));
+        &mut self.by_day[day]
+    }
 }
 
 impl World {
@@ -102,6 +110,11 @@ impl World {
         diary.requests += 1;
         diary.requests_in_silence += u64::from(self.silent.is_some_and(|silent| silent.contains(now)));
         (now.as_millis(), target).hash(&mut diary.digest);
+        diary.today(now).0 += 1;
+    }
+
+    pub(crate) fn note_answer(&self, bytes: u64) {
+        self.diary.lock().unwrap().today(self.clock.now()).1 += bytes;
     }
 }
 
@@ -151,6 +164,7 @@ async fn drive(mut plan: Plan) -> Ran {
     let shm = std::path::Path::new("/dev/shm");
     let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
     let turns = turns(&mut plan);
+    let config = configuration(&dir, &plan);
     let world = Arc::new(World {
         clock: Clock { zero: Instant::now(), jumps: plan.jumps },
         simulation: Arc::new(Simulation::new(plan.options)),
@@ -159,10 +173,12 @@ async fn drive(mut plan: Plan) -> Ran {
             struck: BTreeMap::new(),
             requests: 0,
             requests_in_silence: 0,
+            by_day: Vec::new(),
             digest: DefaultHasher::new(),
         }),
         silent: plan.silent,
-        config: configuration(&dir, plan.configured),
+        compressed: plan.compressed,
+        config,
         tick: plan.tick,
         crashes: plan.crashes,
     });
@@ -191,6 +207,7 @@ async fn drive(mut plan: Plan) -> Ran {
         struck: diary.struck.clone(),
         requests: diary.requests,
         requests_in_silence: diary.requests_in_silence,
+        by_day: diary.by_day.clone(),
         read_before,
         digest: diary.digest.finish(),
     }
@@ -219,10 +236,11 @@ fn turns(plan: &mut Plan) -> Vec<(UtcMillis, Turn)> {
     turns
 }
 
-fn configuration(dir: &tempfile::TempDir, dialect: &str) -> Config {
+fn configuration(dir: &tempfile::TempDir, plan: &Plan) -> Config {
+    let Plan { configured: dialect, page: (page, body_max), reread, .. } = plan;
     let text = format!(
-        "data_dir = '{dir}/data'\n[api]\nurl = 'http://127.0.0.1'\npage_size = {PAGE}\ndialect = '{dialect}'\n\
-         body_max = '512KiB'\n[streams.all]\nstart = '1d'\nsinks = ['out']\n{STREAM}\n[sinks.out.stdout]\n",
+        "data_dir = '{dir}/data'\n[api]\nurl = 'http://127.0.0.1'\npage_size = {page}\ndialect = '{dialect}'\n\
+         body_max = '{body_max}'\n[streams.all]\nstart = '1d'\nsinks = ['out']\nreread = '{reread}'\n[sinks.out.stdout]\n",
         dir = dir.path().display(),
     );
     config::parse(&text, "campaign.toml", &env).unwrap()
