@@ -19,6 +19,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// takes the range over when it is back.
 const FREE_LOOKS: u32 = 10;
 
+/// How often a store is looked at that is older than this version, before it is taken to stay so.
+const UPGRADE_LOOKS: u32 = 20;
+
 /// How ranges that were left to another process ended.
 pub(super) struct HandedOver {
     /// Those that were read.
@@ -69,13 +72,17 @@ pub(super) async fn hand_over(
     Ok(HandedOver { ended, left: Vec::new() })
 }
 
-/// The mailbox of the store, once there is one: whoever holds it may just be making it. `None` where the command is stopped
-/// before, or nobody holds it any more.
+/// The mailbox of the store, once there is one: whoever holds it may just be making or upgrading it. `None` where the command
+/// is stopped before, or nobody holds it any more.
 async fn mailbox(config: &Config, stop: &CancellationToken) -> Result<Option<Mailbox>, Failure> {
+    let mut looks = 0;
     loop {
+        looks += 1;
         match Mailbox::open(&config.data_dir) {
             Err(StoreError::Missing { .. }) if is_held(&config.data_dir) => {}
             Err(StoreError::Missing { .. }) => return Ok(None),
+            // Held for longer than an upgrade takes, it is a daemon of the version before.
+            Err(StoreError::OlderSchema { .. }) if looks < UPGRADE_LOOKS && is_held(&config.data_dir) => {}
             opened => return Ok(Some(opened?)),
         }
         tokio::select! {

@@ -36,24 +36,25 @@ def plant(tree, mutants):
         find = mutant["find"].strip("\n")
         if text.count(find) != 1:
             sys.exit(f"{mutant['name']}: its text stands {text.count(find)} times in {mutant['file']}, not once")
-        switch = f'if crate::mutants::on("{mutant["name"]}") {{ {mutant["replace"].strip()} }} else {{ {find} }}'
-        path.write_text(text.replace(find, mutant.get("before", "") + switch + mutant.get("after", "")))
+        switch = f'(if crate::mutants::on("{mutant["name"]}") {{ {mutant["replace"].strip()} }} else {{ {find} }})'
+        path.write_text(text.replace(find, switch))
     lib = tree / "src/lib.rs"
     lib.write_text(lib.read_text() + SWITCH)
 
 
 def build(tree, target):
-    command = ["cargo", "test", "--no-run", "--locked", "--message-format=json", "--lib", "--bins", "--test", "it"]
-    environment = dict(os.environ, CARGO_TARGET_DIR=str(target), RUSTFLAGS=os.environ.get("RUSTFLAGS", "") + " -Awarnings")
-    built = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True)
+    command = ["cargo", "test", "--no-run", "--locked", "--message-format=json-render-diagnostics", "--lib", "--bins", "--test", "it"]
+    # With the flags of every other build: the dependencies are built already. Warnings about the mistakes are no news.
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(target))
+    built = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     if built.returncode:
-        sys.exit("the mistakes do not compile")
+        sys.exit(f"the mistakes do not compile\n{built.stderr}")
     programs = {}
     for line in built.stdout.splitlines():
         artifact = json.loads(line)
         if artifact.get("profile", {}).get("test") and artifact.get("executable"):
-            programs[artifact["target"]["name"]] = artifact["executable"]
-    return {"lib": programs["sparkspool"], "it": programs["it"]}
+            programs[artifact["target"]["kind"][0]] = artifact["executable"]
+    return {"lib": programs["lib"], "it": programs["test"]}
 
 
 def fails(tree, programs, tests, mutant):
@@ -70,6 +71,8 @@ def fails(tree, programs, tests, mutant):
         if " 0 passed; 0 failed" in ran.stdout:
             sys.exit(f"{test}: there is no such test")
         if ran.returncode:
+            if mutant == "none":
+                print(ran.stdout[-4000:])
             failed = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("test ") and "FAILED" in line]
             return failed[0] if failed else f"exit {ran.returncode}"
     return None
@@ -87,7 +90,7 @@ def main():
         tree = pathlib.Path(scratch) / "sparkspool"
         shutil.copytree(TREE, tree, ignore=shutil.ignore_patterns("target", ".git", "sparkspool-demo"))
         plant(tree, mutants)
-        programs = build(tree, pathlib.Path(options.target) / "mutants")
+        programs = build(tree, pathlib.Path(options.target))
         tests = sorted({test for m in chosen for test in m["caught_by"]})
         if found := fails(tree, programs, tests, "none"):
             sys.exit(f"without a mistake {found} fails")

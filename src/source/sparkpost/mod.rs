@@ -38,12 +38,18 @@ pub struct SparkPost {
     settled: AtomicBool,
     /// When `message-events` was last compared with its successor because it was empty.
     compared_at: Mutex<Option<UtcMillis>>,
+    /// Whether it has shown events since.
+    shown: AtomicBool,
     /// Whether the last comparison found it hollow: one empty answer may be a fault, two in a row are not.
     suspected: AtomicBool,
 }
 
-/// How often an empty `message-events` is compared with its successor.
-const COMPARE_EVERY: Millis = 6 * HOUR;
+/// How often a `message-events` that stays empty is compared with its successor.
+const COMPARE_EVERY: Millis = HOUR;
+
+/// How soon after that it may be compared again, where it has shown events meanwhile: an endpoint that is retired falls
+/// silent all at once.
+const COMPARE_AGAIN: Millis = 5 * MINUTE;
 
 impl SparkPost {
     /// A source over `base` (scheme and host, optionally a path) for one stream.
@@ -60,6 +66,7 @@ impl SparkPost {
             events: AtomicBool::new(events),
             settled: AtomicBool::new(events || choice == DialectChoice::MessageEvents),
             compared_at: Mutex::default(),
+            shown: AtomicBool::new(false),
             suspected: AtomicBool::new(false),
         }
     }
@@ -101,6 +108,7 @@ impl SparkPost {
                 if dialect == Dialect::MessageEvents && cursor.is_none() && page.is_empty() {
                     self.compare_with_successor(ask, server_time).await?;
                 } else {
+                    self.shown.store(true, Ordering::Relaxed);
                     self.suspected.store(false, Ordering::Relaxed);
                 }
                 Ok(Answer { page, server_time, wire_bytes: received.wire_bytes })
@@ -167,9 +175,11 @@ impl SparkPost {
         let now = now.unwrap_or(ask.window.to());
         {
             let mut compared = self.compared_at.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if compared.is_some_and(|at| now.since(at).abs() < COMPARE_EVERY) {
+            let pause = if self.shown.load(Ordering::Relaxed) { COMPARE_AGAIN } else { COMPARE_EVERY };
+            if compared.is_some_and(|at| now.since(at).abs() < pause) {
                 return Ok(());
             }
+            self.shown.store(false, Ordering::Relaxed);
             *compared = Some(now);
         }
         let successor = Dialect::Events;

@@ -281,7 +281,13 @@ fn storm(plan: &mut Plan) {
 /// The legacy endpoint is retired, or turns hollow, in mid-run.
 fn dialect_change(plan: &mut Plan) {
     let at = plan.sometime(5 * DAY);
-    plan.options.behaviour.legacy = if plan.rng.bool() { Legacy::RetiredFrom(at) } else { Legacy::HollowFrom(at) };
+    if plan.rng.bool() {
+        plan.options.behaviour.legacy = Legacy::RetiredFrom(at);
+    } else {
+        plan.options.behaviour.legacy = Legacy::HollowFrom(at);
+        // An endpoint that stays empty is compared with its successor once an hour.
+        plan.promise.prompt = None;
+    }
     plan.dialects = vec![Dialect::MessageEvents, Dialect::Events];
     plan.configured = "auto";
     plan.crashes = CRASHES;

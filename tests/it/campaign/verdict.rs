@@ -245,11 +245,12 @@ fn no_wrong_certificate(ran: &Ran, terms: &Terms, account: &Account, bodies: &Bo
             first_seen[*place] = first_seen[*place].into_iter().chain(row.observed.iter().min().copied()).min();
         }
     }
-    for Certificate { window, api_count, distinct, verified, at, .. } in &account.certificates {
+    for Certificate { window, api_count, distinct, verified, at, pages, .. } in &account.certificates {
         if *verified && *api_count != Some(*distinct) {
             verdict.complain("wrong certificate", format!("{window} is verified with {api_count:?} and {distinct}"));
         }
-        if terms.promise.prompt.is_none() {
+        // One that is not verified says itself that it may lack something.
+        if terms.promise.prompt.is_none() || !verified {
             continue;
         }
         // What became visible while the window was read need not be in it. The day of a walk is the day it is closed.
@@ -260,7 +261,8 @@ fn no_wrong_certificate(ran: &Ran, terms: &Terms, account: &Account, bodies: &Bo
             let event = &events[place];
             let was_there = event.visible_at <= begun.min(window.to().plus(MINUTE)) && event.erased_at.is_none();
             if was_there && event.at.plus(RETENTION) > *at && first_seen[place].is_none_or(|seen| seen > *at) {
-                verdict.complain("wrong certificate", format!("{window}, closed {at}, is without {}", describe(event)));
+                let closed = format!("closed {at} with {distinct} of {api_count:?} on {pages} pages");
+                verdict.complain("wrong certificate", format!("{window}, {closed}, is without {}", describe(event)));
             }
         }
     }
