@@ -10,10 +10,11 @@ use crate::core::forecast::{Outlook, Piece, outlook};
 use crate::core::plan::{RETENTION, end, horizon};
 use crate::core::time::{MINUTE, Millis, UtcMillis, humane};
 use crate::core::window::{Coverage, Window};
+use crate::daemon::account::pace_key;
 use crate::daemon::ask::Asker;
 use crate::daemon::clock::TimeSource;
 use crate::daemon::engine::{fingerprint, floor};
-use crate::daemon::forecast::{Cost, cost, per_minute};
+use crate::daemon::forecast::{Cost, cost, learned};
 use crate::daemon::ingest::dialect_key;
 use crate::daemon::upstream::Upstream;
 use crate::store::{Reader, StoreError, StreamSummary};
@@ -59,13 +60,15 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     let mut plans = Vec::new();
     for stream in &streams {
         let sharing = streams.iter().filter(|other| other.account == stream.account).count() as u64;
-        let rate = per_minute(&config.accounts[&stream.account]) / sharing.max(1);
         let summary = known.iter().find(|one| one.name == stream.name.as_str());
         let dialect = reader.as_ref().map(|reader| reader.meta(&dialect_key(stream.name.as_str()))).transpose()?;
         let asker = upstream
             .asker(stream, Arc::default(), CancellationToken::new(), dialect.flatten().as_deref())
             .ok_or_else(|| Failure::new(Code::Bug, "no such account", "report this"))?;
+        let pace = reader.as_ref().map(|reader| reader.meta(&pace_key(&stream.account))).transpose()?;
+        asker.account.recall(pace.flatten().as_deref());
         asker.greet(stream.settle).await?;
+        let rate = learned(&asker.account) / sharing.max(1);
         let now = asker.account.clock.now();
         let range = options.bounds.is_given().then(|| options.bounds.range(&streams, now)).transpose()?;
         let work = Work::of(&config, stream, summary, range, now);

@@ -8,7 +8,7 @@ use super::exit::Failure;
 use super::output;
 use crate::config::{self, Config, SinkKind};
 use crate::core::pace::Pace;
-use crate::core::plan::RETENTION;
+use crate::core::plan::{Known, RETENTION, retention_slack};
 use crate::core::time::UtcMillis;
 use crate::core::window::Coverage;
 use crate::daemon::account::pace_key;
@@ -113,7 +113,7 @@ struct Reach {
     start: String,
     watermark: String,
     watermark_age_s: i64,
-    /// Until the first unread second expires.
+    /// Until the first second expires that is unread, or read and never proven.
     retention_slack_s: i64,
 }
 
@@ -266,11 +266,13 @@ impl Reach {
         let mut settled: Coverage = one.coverage.clone();
         one.gaps.windows().iter().for_each(|gap| settled.insert(*gap));
         let watermark = settled.watermark(one.floor);
+        let known = Known { floor: one.floor, coverage: &one.coverage, gaps: &one.gaps };
+        let slack = retention_slack(known, &one.unverified, now, now);
         Self {
             start: one.floor.to_string(),
             watermark: watermark.to_string(),
             watermark_age_s: now.since(watermark) / 1_000,
-            retention_slack_s: (RETENTION - now.since(watermark)) / 1_000,
+            retention_slack_s: slack.unwrap_or(RETENTION) / 1_000,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Asks how much a range is, and says what reading it would cost: events, bytes, requests, minutes.
 //! It exists once for `backfill --dry-run` and `plan`, so that they cannot disagree.
 
+use super::account::Account;
 use super::ask::{Asker, Halt};
 use crate::config;
 use crate::core::forecast::{requests, waiting};
@@ -40,6 +41,16 @@ impl std::ops::Add for Cost {
 /// Requests a minute that this account may count on.
 pub fn per_minute(account: &config::Account) -> u64 {
     u64::from(account.requests_per_minute)
+}
+
+/// Whole requests a minute that the key of this account was found to bear; at least 1.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate lies between zero and the configured one"
+)]
+pub fn learned(account: &Account) -> u64 {
+    (account.rate() as u64).max(1)
 }
 
 /// What reading `window` would cost at `per_minute` requests; `None` where the API gives no count. One request for each

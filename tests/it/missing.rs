@@ -9,7 +9,9 @@ use insta::assert_snapshot;
 use serde_json::Value;
 use sparkspool::core::time::{DAY, HOUR, MINUTE, Millis, UtcMillis};
 use sparkspool::core::window::Window;
+use sparkspool::daemon::account::pace_key;
 use sparkspool::simulator::{Behaviour, Dialect, Key, Kind, Legacy, Options, PopulationOptions, Size};
+use sparkspool::store::Store;
 use std::collections::BTreeMap;
 use std::process::Output;
 use std::sync::Arc;
@@ -349,6 +351,21 @@ async fn a_plan_counts_what_a_backfill_would_read() {
     let range = json(&program.run(&["plan", "--since", "7h", "--json"]).await);
     assert!(first(&range)["events"].as_u64() < Some(100), "what is read is not read again: {range}");
     assert_eq!(code(&program.run(&["plan", "--from", "2026-11-12", "--to", "2026-11-11"]).await), 2);
+}
+
+/// A key that bears less than is configured is planned with at what it bears.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_reckons_with_the_pace_that_was_learned() {
+    let program = Program::new(events(5_000), "dialect = 'events'\npage_size = 10", STREAM).await;
+    let configured = json(&program.run(&["plan", "--json"]).await);
+    assert_eq!(first(&configured)["requests_per_minute"], 6_000);
+    let mut store = Store::open(&program.world.dir.path().join("data")).unwrap();
+    store.set_meta(&pace_key("default"), "3.000/6000").unwrap();
+    drop(store);
+    let learned = json(&program.run(&["plan", "--json"]).await);
+    assert_eq!(first(&learned)["requests"], first(&configured)["requests"]);
+    assert!(first(&learned)["requests_per_minute"].as_u64() < Some(10), "{learned}");
+    assert!(first(&learned)["takes_s"].as_u64() > first(&configured)["takes_s"].as_u64(), "{learned}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
