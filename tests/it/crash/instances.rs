@@ -121,7 +121,8 @@ fn a_writer_whose_lock_was_taken_away_commits_nothing_any_more() {
         let ground = Ground::new(&api, &PLAN);
         let older = ground.command(&["run"]).spawn().unwrap();
         let begun = Instant::now();
-        while api.requests() < 20 {
+        // Early: what is left to read is what makes the next process write.
+        while api.requests() < 6 {
             assert!(begun.elapsed() < super::ground::PATIENCE);
             std::thread::sleep(Duration::from_millis(1));
         }
