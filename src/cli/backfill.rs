@@ -15,7 +15,7 @@ use crate::core::window::Window;
 use crate::daemon::ask::{Halt, Patience};
 use crate::daemon::clock::{PLAUSIBLE_FROM, TimeSource};
 use crate::daemon::engine::Engine;
-use crate::daemon::forecast::{self, Cost, per_minute};
+use crate::daemon::forecast::{self, Cost, learned};
 use crate::daemon::upstream::Upstream;
 use crate::store::{Handle, Intent, OutcomeKind, StoreError};
 use clap::Args;
@@ -214,7 +214,7 @@ async fn dry_run(config: &Config, streams: &[Stream], options: &Options, patienc
         let now = asker.account.clock.now();
         let range = options.bounds.range(streams, now)?;
         let cost = match readable(range, stream, now) {
-            Some(readable) => forecast::cost(&asker, readable, per_minute(&config.accounts[&stream.account])).await?,
+            Some(readable) => forecast::cost(&asker, readable, learned(&asker.account)).await?,
             None => Some(Cost::default()),
         };
         say!("{}", sentence(stream.name.as_str(), range, cost))?;

@@ -10,7 +10,6 @@ use crate::config::{self, Config, SinkKind};
 use crate::core::pace::Pace;
 use crate::core::plan::{Known, RETENTION, retention_slack};
 use crate::core::time::UtcMillis;
-use crate::core::window::Coverage;
 use crate::daemon::account::pace_key;
 use crate::daemon::board::{AccountBoard, Board, SinkBoard, StreamBoard};
 use crate::daemon::clock::TimeSource;
@@ -263,10 +262,8 @@ impl Stream {
 
 impl Reach {
     fn of(one: &StreamSummary, now: UtcMillis) -> Self {
-        let mut settled: Coverage = one.coverage.clone();
-        one.gaps.windows().iter().for_each(|gap| settled.insert(*gap));
-        let watermark = settled.watermark(one.floor);
         let known = Known { floor: one.floor, coverage: &one.coverage, gaps: &one.gaps };
+        let watermark = known.watermark();
         let slack = retention_slack(known, &one.unverified, now, now);
         Self {
             start: one.floor.to_string(),

@@ -42,6 +42,15 @@ pub struct Known<'a> {
     pub gaps: &'a Coverage,
 }
 
+impl Known<'_> {
+    /// The watermark: everything before it, back to the stream's start, is read or named in a gap.
+    pub fn watermark(&self) -> UtcMillis {
+        let mut settled = self.coverage.clone();
+        self.gaps.windows().iter().for_each(|gap| settled.insert(*gap));
+        settled.watermark(self.floor)
+    }
+}
+
 /// What to do now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {

@@ -3,7 +3,6 @@
 
 use super::account::Account;
 use super::ask::{Asker, Halt};
-use crate::config;
 use crate::core::forecast::{requests, waiting};
 use crate::core::time::Millis;
 use crate::core::window::Window;
@@ -36,11 +35,6 @@ impl std::ops::Add for Cost {
             takes: self.takes.saturating_add(other.takes),
         }
     }
-}
-
-/// Requests a minute that this account may count on.
-pub fn per_minute(account: &config::Account) -> u64 {
-    u64::from(account.requests_per_minute)
 }
 
 /// Whole requests a minute that the key of this account was found to bear; at least 1.

@@ -356,9 +356,8 @@ impl Ingest {
     /// The watermark: everything before it, back to the stream's start, is read or named in a gap.
     pub async fn watermark(&self) -> Result<UtcMillis, Halt> {
         let progress = self.progress().await?;
-        let mut settled: Coverage = progress.coverage.clone();
-        progress.gaps.windows().iter().for_each(|gap| settled.insert(*gap));
-        Ok(settled.watermark(progress.floor))
+        let known = Known { floor: progress.floor, coverage: &progress.coverage, gaps: &progress.gaps };
+        Ok(known.watermark())
     }
 
     /// The stream's reader.

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// Full reads of a window before it is recorded as unverified, and how many more there are while each brings something.
+/// Full reads of a window before it is recorded as unverified, and how many there are at most while each brings something.
 const ATTEMPTS: u32 = 3;
 const ATTEMPTS_FRUITFUL: u32 = 8;
 

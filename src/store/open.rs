@@ -113,9 +113,12 @@ fn lock_soon(file: &File) -> Result<(), TryLockError> {
     file.try_lock()
 }
 
-/// Whether a process holds the store in `dir`. What cannot be looked at is taken to be held.
+/// Whether a process holds the store in `dir`. What is there and cannot be looked at is taken to be held.
 pub fn is_held(dir: &Path) -> bool {
-    File::open(lock_file(dir)).map_or(true, |file| file.try_lock().is_err())
+    match File::open(lock_file(dir)) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+    }
 }
 
 /// Creates `dir` and what is missing above it, each durable: a store whose directory is lost is lost with it.

@@ -2,7 +2,7 @@
 """Shows that the tests have teeth: plants each deliberate mistake of mutants.toml and demands that a test fails.
 
 All mistakes are built into one copy of the tree, each behind a switch that the environment turns, so that there is one
-build and not one for each. Usage: run.py [--keep DIR] [NAME…]; needs python 3.11 and cargo."""
+build and not one for each. Usage: run.py [--target DIR] [NAME…]; needs python 3.11 and cargo."""
 
 import argparse
 import json

@@ -251,3 +251,13 @@ fn a_checkpoint_empties_the_log() {
     assert!(store.checkpoint().unwrap());
     assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
 }
+
+#[test]
+fn a_store_is_held_while_it_is_open_and_not_where_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(!is_held(dir.path()), "there is nothing to hold");
+    let store = Store::open(dir.path()).unwrap();
+    assert!(is_held(dir.path()));
+    drop(store);
+    assert!(!is_held(dir.path()));
+}

@@ -4,16 +4,16 @@
 use super::scenario::{Plan, SPAN, START};
 use super::wire;
 use sparkspool::config::{self, Config};
+use sparkspool::core::plan::Known;
 use sparkspool::core::retry::Backoff;
 use sparkspool::core::time::{DAY, HOUR, Millis, SECOND, UtcMillis};
-use sparkspool::core::window::Coverage;
 use sparkspool::daemon::ask::Halt;
 use sparkspool::daemon::clock::TimeSource;
 use sparkspool::daemon::engine::Engine;
 use sparkspool::daemon::upstream::Surroundings;
 use sparkspool::simulator::Simulation;
 use sparkspool::source::SourceError;
-use sparkspool::store::{Handle, Reader, StoreError};
+use sparkspool::store::{Handle, Reader, StoreError, StreamSummary};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -347,7 +347,6 @@ async fn rest(engine: &Engine, halt: Halt, failures: &mut u32) {
 
 fn watermark(config: &Config) -> UtcMillis {
     let streams = Reader::open(&config.data_dir).unwrap().streams().unwrap();
-    let mut settled: Coverage = streams[0].coverage.clone();
-    streams[0].gaps.windows().iter().for_each(|gap| settled.insert(*gap));
-    settled.watermark(streams[0].floor)
+    let StreamSummary { floor, coverage, gaps, .. } = &streams[0];
+    Known { floor: *floor, coverage, gaps }.watermark()
 }
