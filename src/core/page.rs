@@ -80,28 +80,6 @@ impl Page {
         }
     }
 
-    /// The page as it is where its rows have at most `whole_max` bytes; else as portions of at most `each` bytes (or of one
-    /// larger row), views of the same body, to be stored one by one in less memory. They tell nothing of following pages.
-    pub fn portions(self, whole_max: u64, each: u64) -> Vec<Self> {
-        let bytes = |row: &Row| u64::from(row.len);
-        if self.rows.iter().map(bytes).sum::<u64>() <= whole_max {
-            return vec![self];
-        }
-        let view = |rows| Self::new(self.body.clone(), rows, Vec::new(), Vec::new());
-        let (mut portions, mut gathered) = (vec![view(Vec::new())], 0);
-        for row in &self.rows {
-            if gathered > 0 && gathered + bytes(row) > each {
-                portions.push(view(Vec::new()));
-                gathered = 0;
-            }
-            gathered += bytes(row);
-            // There is one from the start.
-            portions.last_mut().into_iter().for_each(|last| last.rows.push(*row));
-        }
-        portions.last_mut().into_iter().for_each(|last| last.rejects.clone_from(&self.rejects));
-        portions
-    }
-
     /// The exact bytes of a row.
     pub fn raw(&self, row: &Row) -> &[u8] {
         self.slice(row.start, row.len)
@@ -125,36 +103,5 @@ impl Page {
     fn slice(&self, start: u32, len: u32) -> &[u8] {
         let start = start as usize;
         self.body.get(start..start + len as usize).unwrap_or_default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn portions_hold_every_row_once_in_order_and_keep_their_size(
-            lens in proptest::collection::vec(1_u32..50, 0..40), whole_max in 0_u64..400, each in 1_u64..100,
-        ) {
-            let mut start = 0;
-            let row = |len: &u32| {
-                let key = EventKey::of_id(&start.to_string(), "open");
-                let row = Row { start, len: *len, key, at: UtcMillis::from_secs(0), body: BodySum::UNKNOWN };
-                start += len;
-                row
-            };
-            let rows: Vec<Row> = lens.iter().map(row).collect();
-            let reject = Reject { start: 0, len: 1, digest: [0; 32], reason: "x" };
-            let body = Bytes::from(vec![b'x'; start as usize]);
-            let page = Page::new(body, rows.clone(), vec![reject.clone()], Vec::new());
-            let portions = page.portions(whole_max, each);
-            let size = |page: &Page| page.rows.iter().map(|row| u64::from(row.len)).sum::<u64>();
-            prop_assert!(portions.len() == 1 || portions.iter().all(|p| size(p) <= each || p.rows.len() == 1));
-            prop_assert!(u64::from(start) > whole_max || portions.len() == 1);
-            prop_assert_eq!(portions.iter().flat_map(|p| p.rows.clone()).collect::<Vec<_>>(), rows);
-            prop_assert_eq!(portions.iter().flat_map(|p| p.rejects.clone()).collect::<Vec<_>>(), vec![reject]);
-        }
     }
 }

@@ -24,8 +24,8 @@ pub struct Account {
     pub concurrency: usize,
     /// As many permits as requests may be under way.
     slots: Semaphore,
-    /// The right to ask for a page while the one before it is being written. Nobody has it where windows are read side by
-    /// side: they fill each other's pauses, and each page that is held costs its body's memory.
+    /// The right to ask for a page while the one before it is being written. One walk has it at a time: each page that is
+    /// held costs its body's memory.
     pub(super) ahead: Semaphore,
     time: TimeSource,
     gate: Mutex<Turnstile>,
@@ -78,7 +78,7 @@ impl Account {
             clock: ApiClock::new(time.clone()),
             concurrency: concurrency.max(1),
             slots: Semaphore::new(concurrency.max(1)),
-            ahead: Semaphore::new(usize::from(concurrency <= 1)),
+            ahead: Semaphore::new(1),
             time,
             gate: Mutex::new(Turnstile { pace, failing: None, recalled: false, remembered: None }),
             turned: Notify::new(),

@@ -9,7 +9,7 @@ use crate::core::recheck::Hours;
 use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis};
 use crate::core::window::Window;
 use crate::source::{Answer, Ask};
-use crate::store::{Closing, Committed, Handle, PageCommit, Shown, StoreError, StreamId};
+use crate::store::{Closing, Handle, PageCommit, Shown, StoreError, StreamId};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,10 +36,6 @@ const ELSEWHERE_FROM: Millis = 2 * MINUTE;
 /// different enough: a row at the begin of one order and in the middle of the second page of the other stays hidden.
 const PAGE_VARIATION: u32 = 13;
 const PAGE_VARIETY: u32 = 10;
-
-/// A page with more than this is stored, and later forwarded, in portions: its memory is then not needed several times.
-const WHOLE_BYTES_MAX: u64 = 16 << 20;
-const PORTION_BYTES: u64 = 2 << 20;
 
 /// One stream's reader of windows.
 #[derive(Clone)]
@@ -320,8 +316,8 @@ impl Walker {
         Ok(None)
     }
 
-    /// Makes a page durable and returns the answer to the next request, which is under way meanwhile where the account
-    /// reads one window at a time. Where the commit fails, what was answered is dropped: the whole window is asked for again.
+    /// Makes a page durable and returns the answer to the next request, which is under way meanwhile where no other walk of
+    /// the account does the same. Where the commit fails, what was answered is dropped: the whole window is asked for again.
     async fn commit_and_go_on(&self, page: Page, ask: &Ask, next: &Cursor) -> Result<Answer, Halt> {
         let Ok(_ahead) = self.asker.account.ahead.try_acquire() else {
             self.commit(page).await?;
@@ -346,15 +342,8 @@ impl Walker {
     }
 
     async fn commit(&self, page: Page) -> Result<(), Halt> {
-        for portion in page.portions(WHOLE_BYTES_MAX, PORTION_BYTES) {
-            self.commit_portion(portion).await?;
-        }
-        Ok(())
-    }
-
-    async fn commit_portion(&self, page: Page) -> Result<Committed, Halt> {
         if page.is_empty() {
-            return Ok(Committed::default());
+            return Ok(());
         }
         let observed_at = self.asker.account.clock.now();
         let stream = self.stream;
@@ -375,7 +364,7 @@ impl Walker {
         if committed.seq.is_some() {
             self.captured.send_modify(|count| *count += 1);
         }
-        Ok(committed)
+        Ok(())
     }
 
     async fn close(

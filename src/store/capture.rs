@@ -12,6 +12,9 @@ use crate::core::time::UtcMillis;
 use crate::core::window::Coverage;
 use rusqlite::Transaction;
 
+/// A page of more event bytes is stored as several segments: whoever reads the spool holds one of them at a time.
+const SEGMENT_BYTES: u64 = 8 << 20;
+
 /// One page to commit, and the window it closes if it is the last of a walk.
 #[derive(Clone, Copy, Debug)]
 pub struct PageCommit<'a> {
@@ -41,7 +44,7 @@ pub struct Committed {
     pub late_events: u64,
     /// Rejects that were not known.
     pub rejects_new: u64,
-    /// The segment that holds new events and revisions; `None` where there are neither.
+    /// The last segment that holds new events and revisions; `None` where there are neither.
     pub seq: Option<u64>,
     /// The earliest and the latest instant of the new events.
     pub new_span: Option<(UtcMillis, UtcMillis)>,
@@ -88,20 +91,39 @@ fn capture(
         rejects_new: bury_rejects(tx, commit)?,
         ..Committed::default()
     };
-    let rows = || page.rows.iter().zip(&desk.day_book.found).filter(|(_, found)| **found != Found::Known);
-    let Some((first_at, last_at)) = span(rows().map(|(row, _)| row)) else { return Ok(committed) };
-    committed.new_span = span(rows().filter(|(_, found)| **found == Found::New).map(|(row, _)| row));
-    refuse_unreadable(page, rows().map(|(row, _)| row))?;
-    let marked = rows().map(|(row, found)| {
-        let revised = *found == Found::Revised;
-        (page.raw(row), Mark { revised, late: !revised && holds(coverage, row.at) })
-    });
-    let (raw_bytes, late_events) = desk.packer.pack(marked)?;
-    let label = Label { stream, observed_at, first_at, last_at, events: captured, raw_bytes };
-    committed.seq = Some(spool::append(tx, &label, &desk.packer)?);
-    committed.late_events = late_events;
-    progress::count_captured(tx, stream, &committed)?;
+    let found = page.rows.iter().zip(&desk.day_book.found).filter(|(_, found)| **found != Found::Known);
+    let rows: Vec<(&Row, bool)> = found.map(|(row, found)| (row, *found == Found::Revised)).collect();
+    committed.new_span = span(rows.iter().filter(|(_, revised)| !revised).map(|(row, _)| *row));
+    refuse_unreadable(page, &rows)?;
+    for run in runs(&rows, SEGMENT_BYTES) {
+        let Some((first_at, last_at)) = span(run.iter().map(|(row, _)| *row)) else { continue };
+        let marked = run
+            .iter()
+            .map(|&(row, revised)| (page.raw(row), Mark { revised, late: !revised && holds(coverage, row.at) }));
+        let (raw_bytes, late_events) = desk.packer.pack(marked)?;
+        let label = Label { stream, observed_at, first_at, last_at, events: run.len() as u64, raw_bytes };
+        committed.seq = Some(spool::append(tx, &label, &desk.packer)?);
+        committed.late_events += late_events;
+    }
+    if !rows.is_empty() {
+        progress::count_captured(tx, stream, &committed)?;
+    }
     Ok(committed)
+}
+
+/// The rows in runs of at most `bytes_max`, or of one larger row.
+fn runs<'a>(mut rows: &'a [(&'a Row, bool)], bytes_max: u64) -> impl Iterator<Item = &'a [(&'a Row, bool)]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |(row, _): &&(&Row, bool)| {
+            bytes += u64::from(row.len);
+            bytes <= bytes_max
+        };
+        let len = rows.iter().take_while(fits).count().max(1);
+        let (run, rest) = rows.split_at_checked(len)?;
+        rows = rest;
+        Some(run)
+    })
 }
 
 /// The earliest and the latest instant of `rows`.
@@ -111,8 +133,8 @@ fn span<'a>(rows: impl Iterator<Item = &'a Row> + Clone) -> Option<(UtcMillis, U
 }
 
 /// Refuses rows that could be stored but never read back: a segment is text. Pages promise that there are none.
-fn refuse_unreadable<'a>(page: &Page, rows: impl Iterator<Item = &'a Row>) -> Result<(), StoreError> {
-    for row in rows {
+fn refuse_unreadable(page: &Page, rows: &[(&Row, bool)]) -> Result<(), StoreError> {
+    for (row, _) in rows {
         let raw = page.raw(row);
         if raw.is_empty() || std::str::from_utf8(raw).is_err() {
             return Err(StoreError::invalid("a page holds a row that is empty, outside its body, or not UTF-8"));
@@ -136,4 +158,32 @@ fn bury_rejects(tx: &Transaction<'_>, commit: &PageCommit<'_>) -> Result<u64, St
         rejects_new += tx.prepare_cached(sql)?.execute(row)? as u64;
     }
     Ok(rejects_new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::body::BodySum;
+    use crate::core::event::EventKey;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn runs_hold_every_row_once_in_order_and_keep_their_size(
+            lens in proptest::collection::vec(1_u32..50, 0..40), bytes_max in 1_u64..100,
+        ) {
+            let row = |len: &u32| {
+                let key = EventKey::of_id("1", "open");
+                Row { start: 0, len: *len, key, at: UtcMillis::from_secs(0), body: BodySum::UNKNOWN }
+            };
+            let rows: Vec<Row> = lens.iter().map(row).collect();
+            let marked: Vec<(&Row, bool)> = rows.iter().map(|row| (row, false)).collect();
+            let runs: Vec<_> = runs(&marked, bytes_max).collect();
+            let size = |run: &[(&Row, bool)]| run.iter().map(|(row, _)| u64::from(row.len)).sum::<u64>();
+            prop_assert!(runs.iter().all(|run| size(run) <= bytes_max || run.len() == 1));
+            // As few as can be: no run could have taken the first row of the next.
+            prop_assert!(runs.windows(2).all(|pair| size(pair[0]) + u64::from(pair[1][0].0.len) > bytes_max));
+            prop_assert_eq!(&runs.concat(), &marked);
+        }
+    }
 }

@@ -1,5 +1,5 @@
 //! A segment: a run of captured events as one compressed block, framed by stored lengths and sealed by a checksum.
-//! It exists so that being durable costs one row for each page, and damaged bytes are never forwarded.
+//! It exists so that being durable costs a row or a few for each page, and damaged bytes are never forwarded.
 
 use super::columns::StreamId;
 use super::error::StoreError;
@@ -15,7 +15,7 @@ const LEVEL: i32 = -3;
 /// Events are gathered to about this much before they are compressed, as one frame: what was just copied is still in
 /// the processor's cache then, and a frame of one piece takes the fast path of zstd.
 const FRAME_BYTES: usize = 512 * 1024;
-/// A segment holds one page. More than this is damage, not data.
+/// A segment holds a page or a part of one. More than this is damage, not data.
 const RAW_BYTES_MAX: u64 = 1 << 30;
 
 /// What a segment's row says beside its blobs.
