@@ -116,17 +116,22 @@ impl Checker<'_, '_> {
                     }
                     accepted.push(inner);
                 }
-                None => self.unknown_key(key, &inner, place, known),
+                None => self.unknown_key(key, &inner, place, rule),
             }
         }
         self.missing_keys(rule, known, place);
-        self.count(rule, &mut accepted, place, typed.is_none_or(toml::map::Map::is_empty));
+        self.count(rule, accepted, place, typed.is_none_or(toml::map::Map::is_empty));
         Value::Object(right)
     }
 
-    fn unknown_key(&mut self, key: &str, inner: &Place<'_>, place: &Place<'_>, known: &Map<String, Value>) {
-        if place.is_sink() {
-            let [message, label, help] = suggest::sink_kind(key, inner, known);
+    fn unknown_key(&mut self, key: &str, inner: &Place<'_>, place: &Place<'_>, rule: &Value) {
+        let none = Map::new();
+        let known = rule.get("properties").and_then(Value::as_object).unwrap_or(&none);
+        let kinds = suggest::alternatives(rule);
+        let others = || known.keys().map(String::as_str).filter(|name| !kinds.contains(name));
+        let is_slip = !inner.value.is_some_and(DeValue::is_table) && nearest(key, others()).is_some();
+        if place.is_sink() && !is_slip {
+            let [message, label, help] = suggest::sink_kind(key, inner, &kinds);
             self.problems.key(inner, message).label(label).help(help);
             return;
         }
@@ -156,25 +161,36 @@ impl Checker<'_, '_> {
     }
 
     /// How many entries a table may have: at least one stream, exactly one kind in a sink.
-    fn count(&mut self, rule: &Value, accepted: &mut Vec<Place<'_>>, place: &Place<'_>, empty: bool) {
+    fn count(&mut self, rule: &Value, mut accepted: Vec<Place<'_>>, place: &Place<'_>, empty: bool) {
         let least = rule.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
-        let most = rule.get("maxProperties").and_then(Value::as_u64);
         if empty && least > 0 {
-            let problem = if place.is_sink() {
-                let problem =
-                    self.problems.key(place, format!("`{}` does not say what kind of sink it is", place.dotted));
-                problem.help(format!("write `[{0}.file]` or `[{0}.stdout]`", place.dotted))
-            } else {
-                let problem = self.problems.key(place, format!("`{}` is empty: there is nothing to do", place.dotted));
-                problem.help(format!("add a table for each, such as `[{}.all]`", place.dotted))
-            };
-            problem.label("nothing in it");
+            let problem = self.problems.key(place, format!("`{}` is empty: there is nothing to do", place.dotted));
+            problem.help(format!("add a table for each, such as `[{}.all]`", place.dotted)).label("nothing in it");
         }
+        let kinds = suggest::alternatives(rule);
+        if kinds.is_empty() {
+            return;
+        }
+        let typed = place.value.and_then(DeValue::as_table).into_iter().flat_map(toml::map::Map::keys);
+        let is_known = |key: &str| accepted.iter().any(|inner| inner.name == key);
+        let has_unknown = typed.into_iter().any(|key| !is_known(key.get_ref()));
+        accepted.retain(|inner| kinds.contains(&inner.name.as_str()));
         accepted.sort_by_key(|inner| inner.key_span().map_or(0, |span| span.start));
-        if let (Some(1), [first, second, ..]) = (most, accepted.as_slice()) {
-            let message = format!("`{}` is of two kinds; a sink is of exactly one", place.dotted);
-            let problem = self.problems.key(second, message).label("second kind");
-            problem.related(first.key_span(), "first kind").help("give each its own name: `[sinks.NAME.KIND]`");
+        match accepted.as_slice() {
+            // What was meant to be the kind was reported where it stands.
+            [] if has_unknown => {}
+            [] => {
+                let message = format!("`{}` does not say what kind of sink it is", place.dotted);
+                let problem = self.problems.key(place, message).label("no kind");
+                let tables: Vec<String> = kinds.iter().map(|kind| format!("`[{}.{kind}]`", place.dotted)).collect();
+                problem.help(format!("write one of {}", tables.join(", ")));
+            }
+            [first, second, ..] => {
+                let message = format!("`{}` is of two kinds; a sink is of exactly one", place.dotted);
+                let problem = self.problems.key(second, message).label("second kind");
+                problem.related(first.key_span(), "first kind").help("give each its own name: `[sinks.NAME.KIND]`");
+            }
+            [_] => {}
         }
     }
 }

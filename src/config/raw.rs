@@ -201,10 +201,10 @@ pub enum RawFilterValue {
     Number(i64),
 }
 
-/// One sink: exactly one table, whose name says what kind of sink it is.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+/// One sink: what it is handed, and exactly one table, whose name says what kind of sink it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Sink", extend("minProperties" = 1, "maxProperties" = 1))]
+#[schemars(rename = "Sink", extend("oneOf" = [{"required": ["file"]}, {"required": ["stdout"]}]))]
 pub struct RawSink {
     /// Lines of JSON in files.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,6 +212,55 @@ pub struct RawSink {
     /// Lines of JSON on standard output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<RawStdout>,
+    /// Which events it wants: fields of the normalized event, each with a list of values; an event must have one value of
+    /// each. Default: none, which is everything.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub filter: BTreeMap<String, RawFilterValues>,
+    /// Where a sink begins that was never handed anything: `beginning` (the oldest event that is kept) or `now`.
+    /// Default: beginning.
+    pub start: RawSinkStart,
+    /// Events handed over at once, at most. Range: 1 to 100000. Default: depends on the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000), extend("examples" = [500]))]
+    pub batch_events: Option<usize>,
+    /// Size of what is handed over at once, at most, as the API sent it. Range: 1KiB to 64MiB. Default: depends on the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["1MiB"]))]
+    pub batch_bytes: Option<String>,
+    /// How long an event may wait for others to go with it, as a duration. Range: 0s to 1h. Default: depends on the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["5s"]))]
+    pub batch_age: Option<String>,
+    /// Events a second, at most. Range: 1 to 1000000. Default: none, which is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000), extend("examples" = [1000]))]
+    pub rate_limit: Option<u32>,
+}
+
+impl Default for RawSink {
+    fn default() -> Self {
+        Self {
+            file: None,
+            stdout: None,
+            filter: BTreeMap::new(),
+            start: RawSinkStart::Beginning,
+            batch_events: None,
+            batch_bytes: None,
+            batch_age: None,
+            rate_limit: None,
+        }
+    }
+}
+
+/// Where a sink begins that was never handed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "SinkStart")]
+pub enum RawSinkStart {
+    /// With the oldest event that is kept.
+    Beginning,
+    /// With the first event captured after it was first opened.
+    Now,
 }
 
 /// Lines of JSON in files.

@@ -5,10 +5,13 @@ pub use super::key::{KeyError, KeySource};
 pub use crate::core::schedule::Schedule;
 pub use crate::source::sparkpost::filter::DialectChoice;
 
+use crate::core::batch::Limits;
 use crate::core::event::StreamName;
 use crate::core::recheck::Reread;
+use crate::core::selection::Selection;
 use crate::core::time::{Millis, UtcMillis};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use url::Url;
 
@@ -101,6 +104,23 @@ pub struct SinkConfig {
     pub name: String,
     /// What it is.
     pub kind: SinkKind,
+    /// The events it wants.
+    pub selection: Selection,
+    /// Where it begins.
+    pub start: SinkStart,
+    /// How its batches are cut; 1 to 100,000 events, 1 KiB to 64 MiB, 0 to 1 h.
+    pub limits: Limits,
+    /// Events a second at most.
+    pub rate_limit: Option<NonZeroU32>,
+}
+
+/// Where a sink begins that was never handed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkStart {
+    /// With the oldest event that is kept.
+    Beginning,
+    /// With the first event captured after it was first opened.
+    Now,
 }
 
 /// The kinds of sink.

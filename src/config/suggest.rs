@@ -19,6 +19,12 @@ pub(super) fn choices(rule: &Value) -> Option<Vec<String>> {
     rule.get("oneOf")?.as_array()?.iter().map(word).collect()
 }
 
+/// The keys of which exactly one must be there.
+pub(super) fn alternatives(rule: &Value) -> Vec<&str> {
+    let options = rule.get("oneOf").and_then(Value::as_array).into_iter().flatten();
+    options.filter_map(|option| option.get("required")?.get(0)?.as_str()).collect()
+}
+
 /// The JSON types that `rule` admits.
 pub(super) fn kinds(rule: &Value) -> Vec<&str> {
     let own = rule.get("type").and_then(Value::as_str);
@@ -110,8 +116,7 @@ pub(super) fn right_form(given: &Value, rule: &Value, place: &Place<'_>) -> Opti
 
 /// What is said about a kind of sink that this build does not have.
 /// Message, label and help, in this order.
-pub(super) fn sink_kind(key: &str, place: &Place<'_>, known: &Map<String, Value>) -> [String; 3] {
-    let kinds: Vec<&str> = known.keys().map(String::as_str).collect();
+pub(super) fn sink_kind(key: &str, place: &Place<'_>, kinds: &[&str]) -> [String; 3] {
     let name = place.dotted.strip_suffix(key).map_or("sinks.NAME", |before| before.trim_end_matches('.'));
     if let Some(kind) = place.value.filter(|_| key == "type").and_then(DeValue::as_str) {
         let kind = kinds.iter().find(|known| **known == kind).unwrap_or(&kinds[0]);

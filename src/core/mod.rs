@@ -1,6 +1,7 @@
 //! The pure floor: what windows, events, batches and retries mean, with no I/O, no clock and no async.
 //! Everything here can be proven by a property test, because nothing here can fail for a reason outside its arguments.
 
+pub mod batch;
 pub mod body;
 pub mod bounce;
 pub mod catalogue;
@@ -17,6 +18,7 @@ pub mod plan;
 pub mod recheck;
 pub mod retry;
 pub mod schedule;
+pub mod selection;
 pub mod time;
 pub mod verdict;
 pub mod window;

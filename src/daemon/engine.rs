@@ -6,7 +6,7 @@ use super::ask::Halt;
 use super::forward::{Forwarder, SinkHealth};
 use super::ingest::{Ingest, dialect_key};
 use super::notify::Pulse;
-use super::sinks::opener;
+use super::sinks::{opener, terms};
 use super::tally::Tally;
 use super::upstream::{SetupError, Surroundings, Upstream};
 use super::walk::Walker;
@@ -207,6 +207,7 @@ impl Engine {
                 name: sink.name.clone(),
                 open: opener(&sink.name, &sink.kind, self.surroundings.stdout.clone(), wall.clone()),
                 store: self.store.clone(),
+                terms: terms(sink),
                 follows,
                 streams: BTreeMap::new(),
                 captured: self.captured.subscribe(),

@@ -1,8 +1,8 @@
 //! From a sink's configuration to something a forwarder can open, again and again. It exists so that the forwarder
 //! knows no kind of sink, and a kind of sink knows no configuration.
 
-use super::forward::OpenSink;
-use crate::config::{Compress, FileOptions, Format as ConfiguredFormat, Rotate, SinkKind};
+use super::forward::{OpenSink, Terms};
+use crate::config::{Compress, FileOptions, Format as ConfiguredFormat, Rotate, SinkConfig, SinkKind, SinkStart};
 use crate::core::normalize::event_time;
 use crate::core::time::UtcMillis;
 use crate::sink::encode::Format;
@@ -29,6 +29,16 @@ pub fn opener(
                 Box::pin(async move { Ok((sink, Receipt::default())) })
             })
         }
+    }
+}
+
+/// What a sink is handed, and in what portions.
+pub fn terms(sink: &SinkConfig) -> Terms {
+    Terms {
+        selection: Arc::new(sink.selection.clone()),
+        limits: sink.limits,
+        starts_now: sink.start == SinkStart::Now,
+        rate_limit: sink.rate_limit,
     }
 }
 

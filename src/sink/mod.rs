@@ -9,13 +9,30 @@ use crate::core::BoxFuture;
 use crate::core::event::StoredEvent;
 use std::time::Duration;
 
-/// A contiguous run of captured events, in the order of their discovery.
+/// A run of captured events, in the order of their discovery.
 #[derive(Debug)]
 pub struct Batch<'a> {
-    /// Stable across retries and restarts: the same events always come under the same key.
-    pub key: String,
     /// The events; never empty.
     pub events: Vec<StoredEvent<'a>>,
+    /// Whether an operator wants them handed over once more: what the sink holds of them is to be replaced.
+    pub again: bool,
+}
+
+impl Batch<'_> {
+    /// What tells this batch from every other one: a digest of its content, so that a retry, also after a crash or after
+    /// the store was rebuilt, has the same key and other events never do.
+    pub fn key(&self) -> String {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        for event in &self.events {
+            hash.update(event.stream.as_str().as_bytes());
+            // No name holds a zero, and the length ends the text: no two batches run together to the same bytes.
+            hash.update(&[0, u8::from(event.late), u8::from(event.revision)]);
+            hash.update(&(event.raw.len() as u64).to_le_bytes());
+            hash.update(event.raw.as_bytes());
+        }
+        let digest = hash.finish();
+        digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// What a sink wants remembered beside its position, in the transaction that moves it: for `file`, the committed
@@ -33,6 +50,12 @@ pub trait Sink: Send {
 
     /// Says whether a batch would be accepted now, without writing one.
     fn check(&mut self) -> BoxFuture<'_, Result<(), Refusal>>;
+
+    /// Whether a retry after a crash must be the same batch, because the far side knows batches by their key. Costs a
+    /// sync of the store for each batch that no other one follows at once.
+    fn knows_batches(&self) -> bool {
+        false
+    }
 }
 
 /// All that a sink may say instead of `Ok`.

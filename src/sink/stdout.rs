@@ -151,7 +151,7 @@ mod tests {
             late: false,
             revision: false,
         };
-        let batch = Batch { key: "k".to_owned(), events: raws.iter().copied().map(event).collect() };
+        let batch = Batch { events: raws.iter().copied().map(event).collect(), again: false };
         sink.write(&batch).await
     }
 

@@ -3,7 +3,7 @@
 //!
 //! - [`Store`] writes. It holds the lock; each of its methods is one transaction.
 //! - [`Reader`] reads beside it, without the lock, also from another process.
-//! - [`Mailbox`] hands an intent to the process that holds the lock, and writes what a person knows of a gap.
+//! - [`Mailbox`] hands intents and orders to the process that holds the lock, and writes what a person knows of a gap.
 //! - [`Handle`] is the way in for async code.
 //!
 //! Events enter through [`Store::commit_page`] and leave through [`Reader::next_segment`]; a sink's progress is its
@@ -22,6 +22,7 @@ mod identity;
 mod intent;
 mod ledger;
 mod open;
+mod orders;
 mod position;
 mod progress;
 mod prune;
@@ -38,7 +39,7 @@ mod wal;
 mod tests;
 
 pub use capture::{Committed, PageCommit};
-pub use columns::{GapId, IntentId, StreamId};
+pub use columns::{GapId, IntentId, ReplayId, StreamId};
 pub use error::StoreError;
 pub use examine::Following;
 pub use gap::{Gap, Lost};
@@ -46,6 +47,7 @@ pub use handle::{Death, Handle};
 pub use intent::{Intent, IntentProgress, Mailbox, Outcome, OutcomeKind};
 pub use ledger::Shown;
 pub use open::is_held;
+pub use orders::{DeadLetters, Orders, Replay, Replayed};
 pub use position::{Ack, Bookmark, Position, Refused};
 pub use progress::{Closing, Progress, StreamRow};
 pub use prune::{Follower, Pruned};

@@ -14,7 +14,7 @@ use std::time::Duration;
 /// "SPSL" in the header of every database of ours.
 const APPLICATION_ID: i64 = 0x5350_534c;
 /// Version `n` of the schema is reached by running the first `n` of these. They are only ever appended to.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("v2.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
 /// SQLite up to 3.51.2 can corrupt a WAL when two connections write and checkpoint at once.
 const SQLITE_MIN: i32 = 3_051_003;
 /// A second process is refused after so many looks at the lock, within a twentieth of a second.

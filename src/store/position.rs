@@ -3,6 +3,7 @@
 
 use super::columns::{Count, count_at};
 use super::error::StoreError;
+use super::orders::{self, Replayed};
 use super::segment::{Segment, Unpacker};
 use super::{Reader, Store, seal, spool};
 use crate::core::time::UtcMillis;
@@ -70,6 +71,10 @@ pub struct Ack<'a> {
     pub refused: &'a [Refused<'a>],
     /// Now.
     pub at: UtcMillis,
+    /// Where the batch ends that will be handed over next, written down with this ack; see [`Store::begin_batch`].
+    pub next: Option<Position>,
+    /// The replay that this is a step of. It moves no position: `to` is `expected`.
+    pub replay: Option<Replayed>,
 }
 
 impl Store {
@@ -82,8 +87,12 @@ impl Store {
     ///
     /// Fails with [`StoreError::StalePosition`], and moves nothing, where the sink is not at `expected`.
     pub fn ack(&mut self, ack: &Ack<'_>) -> Result<(), StoreError> {
-        let between = ack.expected..ack.to;
-        if ack.to < ack.expected || !ack.refused.iter().all(|refused| between.contains(&refused.at)) {
+        let between = match ack.replay {
+            Some(_) => Position::START..Position { seq: u64::MAX, index: u32::MAX },
+            None => ack.expected..ack.to,
+        };
+        let moves_right = if ack.replay.is_some() { ack.to == ack.expected } else { ack.to >= ack.expected };
+        if !moves_right || !ack.refused.iter().all(|refused| between.contains(&refused.at)) {
             let what = format!("an ack of sink {} goes from {} to {}", ack.sink, ack.expected, ack.to);
             return Err(StoreError::invalid(what));
         }
@@ -93,8 +102,19 @@ impl Store {
                 return Err(StoreError::StalePosition { sink: ack.sink.to_owned(), expected: ack.expected, stored });
             }
             bury(tx, &mut desk.unpacker, ack)?;
+            if let Some(step) = &ack.replay {
+                orders::advance(tx, step, ack.at)?;
+            } else {
+                keep_in_flight(tx, ack.sink, ack.next, ack.at)?;
+            }
             place(tx, ack.sink, ack.to, ack.receipt, ack.at)
         })
+    }
+
+    /// Writes down where the batch ends that a sink is about to be handed, from its position on. Until that batch is
+    /// acknowledged, [`Reader::in_flight`] says so: after a crash the same batch comes again, and under the same key.
+    pub fn begin_batch(&mut self, sink: &str, end: Position, at: UtcMillis) -> Result<(), StoreError> {
+        self.transact(|tx, _| keep_in_flight(tx, sink, Some(end), at))
     }
 
     /// Moves a sink wherever an operator wants it, forward or back: for replays, and for a new sink that wants only
@@ -113,6 +133,13 @@ impl Reader {
     /// Where the sink is; `None` where it was never moved.
     pub fn position(&self, sink: &str) -> Result<Option<Bookmark>, StoreError> {
         find(self.conn(), sink)
+    }
+
+    /// Where the batch ends that the sink was handed last and has not acknowledged.
+    pub fn in_flight(&self, sink: &str) -> Result<Option<Position>, StoreError> {
+        let mut find = self.conn().prepare_cached("SELECT seq, idx FROM in_flight WHERE sink = ?1")?;
+        let found = find.query_row([sink], |row| Ok(Position { seq: count_at(row, 0)?, index: row.get(1)? }));
+        Ok(found.optional()?)
     }
 
     /// Where every sink is that was ever moved, by name, also those that are configured no more.
@@ -156,6 +183,28 @@ pub(super) fn restore(
                ON CONFLICT (sink) DO UPDATE SET seq = ?2, idx = ?3, receipt = ?4, moved_at = ?5, seal = ?6";
     let seal = seal::of(&sealed_numbers(to, at), &[sink.as_bytes(), receipt.as_bytes()]);
     tx.prepare_cached(sql)?.execute((sink, Count(to.seq), to.index, receipt, at, seal))?;
+    Ok(())
+}
+
+/// Keeps a receipt without moving the sink.
+pub(super) fn remember_receipt(
+    tx: &Transaction<'_>,
+    sink: &str,
+    receipt: &str,
+    at: UtcMillis,
+) -> Result<(), StoreError> {
+    let position = find(tx, sink)?.map_or(Position::START, |bookmark| bookmark.position);
+    restore(tx, sink, position, receipt, at)
+}
+
+fn keep_in_flight(tx: &Transaction<'_>, sink: &str, end: Option<Position>, at: UtcMillis) -> Result<(), StoreError> {
+    let Some(end) = end else {
+        tx.prepare_cached("DELETE FROM in_flight WHERE sink = ?1")?.execute([sink])?;
+        return Ok(());
+    };
+    let sql = "INSERT INTO in_flight (sink, seq, idx, at) VALUES (?1, ?2, ?3, ?4)
+               ON CONFLICT (sink) DO UPDATE SET seq = ?2, idx = ?3, at = ?4";
+    tx.prepare_cached(sql)?.execute((sink, Count(end.seq), end.index, at))?;
     Ok(())
 }
 

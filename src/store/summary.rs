@@ -4,6 +4,7 @@
 use super::Reader;
 use super::columns::{Count, StreamId, count_at, window_at};
 use super::error::StoreError;
+use super::position::Position;
 use super::progress::{self, Closing};
 use super::prune;
 use crate::core::time::UtcMillis;
@@ -72,6 +73,10 @@ pub struct DeadLetter {
     pub at: UtcMillis,
     /// Why.
     pub reason: String,
+    /// Where it lies in the spool; `None` for a row that was no event.
+    pub position: Option<Position>,
+    /// When an operator asked that it be handed over again.
+    pub retry_at: Option<UtcMillis>,
     /// Its bytes, as the API sent them.
     pub raw: Vec<u8>,
 }
@@ -173,16 +178,40 @@ impl Reader {
 
     /// The first `limit` dead letters behind number `after` (0: from the beginning), oldest first.
     pub fn dead_letters(&self, after: i64, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        let sql = "SELECT dead_letter.id, name, sink, at, reason, raw FROM dead_letter
-                   JOIN stream ON stream.id = dead_letter.stream
-                   WHERE dead_letter.id > ?1 ORDER BY dead_letter.id LIMIT ?2";
-        let mut list = self.conn().prepare_cached(sql)?;
-        let rows = list.query_map((after, limit), |row| {
-            let (id, stream, sink) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            Ok(DeadLetter { id, stream, sink, at: row.get(3)?, reason: row.get(4)?, raw: row.get(5)? })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let sql = format!("{DEAD_LETTERS} WHERE dead_letter.id > ?1 ORDER BY dead_letter.id LIMIT ?2");
+        let mut list = self.conn().prepare_cached(&sql)?;
+        Ok(list.query_map((after, limit), dead_letter_at)?.collect::<Result<_, _>>()?)
     }
+
+    /// The dead letter of this number.
+    pub fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, StoreError> {
+        let mut find = self.conn().prepare_cached(&format!("{DEAD_LETTERS} WHERE dead_letter.id = ?1"))?;
+        Ok(find.query_row([id], dead_letter_at).optional()?)
+    }
+
+    /// The first dead letter of a sink that an operator wants handed over again.
+    pub fn next_retry(&self, sink: &str) -> Result<Option<DeadLetter>, StoreError> {
+        let sql = format!("{DEAD_LETTERS} WHERE sink = ?1 AND retry_at IS NOT NULL ORDER BY dead_letter.id LIMIT 1");
+        Ok(self.conn().prepare_cached(&sql)?.query_row([sink], dead_letter_at).optional()?)
+    }
+}
+
+const DEAD_LETTERS: &str = "SELECT dead_letter.id, name, sink, at, reason, seq, idx, retry_at, raw
+                            FROM dead_letter JOIN stream ON stream.id = dead_letter.stream";
+
+fn dead_letter_at(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    let seq = row.get::<_, Option<Count>>(5)?;
+    let position = seq.map(|seq| Ok::<_, rusqlite::Error>(Position { seq: seq.0, index: row.get(6)? })).transpose()?;
+    Ok(DeadLetter {
+        id: row.get(0)?,
+        stream: row.get(1)?,
+        sink: row.get(2)?,
+        at: row.get(3)?,
+        reason: row.get(4)?,
+        position,
+        retry_at: row.get(7)?,
+        raw: row.get(8)?,
+    })
 }
 
 fn certificate_at(row: &Row<'_>) -> rusqlite::Result<Certificate> {

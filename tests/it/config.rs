@@ -423,7 +423,7 @@ mod any_text {
                     |(sinks, api, streams)| {
                         let file = |(n, (name, path)): (usize, (String, String))| {
                             let path = format!("/{n}{}{{stream}}", path.replace('{', ""));
-                            (name, RawSink { file: Some(RawFile { path, ..RawFile::default() }), stdout: None })
+                            (name, RawSink { file: Some(RawFile { path, ..RawFile::default() }), ..RawSink::default() })
                         };
                         let sinks: BTreeMap<_, _> = sinks.into_iter().enumerate().map(file).collect();
                         RawConfig { api: Some(api), streams, sinks, ..RawConfig::default() }

@@ -88,7 +88,7 @@ impl World {
         let observed_at = self.now();
         let event = |(stream, (_, raw))| StoredEvent { raw, stream, observed_at, late: false, revision: false };
         let events = streams.iter().zip(events.iter().map(|(s, raw)| (*s, raw.as_str()))).map(event).collect();
-        self.sink.as_mut().unwrap().write(&Batch { key: "key".to_owned(), events }).await
+        self.sink.as_mut().unwrap().write(&Batch { events, again: false }).await
     }
 
     async fn write(&mut self, events: &[(&str, String)]) -> Result<(), Refusal> {

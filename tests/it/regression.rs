@@ -153,6 +153,7 @@ async fn a_drain_into_a_sink_that_stays_full_ends() {
         name: "full".into(),
         open: Arc::new(|_| Box::pin(async { Ok((Box::new(Full) as Box<dyn Sink>, Receipt::default())) })),
         store: engine.store.clone(),
+        terms: sparkspool::daemon::forward::Terms::default(),
         follows: vec![stream.name.clone()],
         streams: std::collections::BTreeMap::new(),
         captured,

@@ -176,7 +176,9 @@ fn life_on_a_small_disk() {
         let mut expected = Position::START;
         for seq in 1..=400 {
             let to = Position { seq: seq + 1, index: 0 };
-            store.ack(&Ack { sink, expected, to, receipt: &"r".repeat(500), refused: &[], at }).unwrap();
+            store
+                .ack(&Ack { sink, expected, to, receipt: &"r".repeat(500), refused: &[], at, next: None, replay: None })
+                .unwrap();
             expected = to;
             rounds += 1;
         }

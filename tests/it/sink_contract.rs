@@ -44,10 +44,7 @@ impl Events {
     fn batch(&self) -> Batch<'_> {
         let observed_at = UtcMillis::parse("2026-11-12T10:00:30Z").unwrap();
         let event = |raw| StoredEvent { raw, stream: &self.stream, observed_at, late: false, revision: false };
-        Batch {
-            key: format!("{:?}", self.raws.first()),
-            events: self.raws.iter().map(String::as_str).map(event).collect(),
-        }
+        Batch { events: self.raws.iter().map(String::as_str).map(event).collect(), again: false }
     }
 }
 

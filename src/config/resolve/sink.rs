@@ -3,10 +3,18 @@
 
 use super::Reader;
 use crate::config::document::Place;
-use crate::config::raw::{RawCompress, RawConfig, RawFile, RawFormat, RawRotate, RawStdout};
-use crate::config::resolved::{Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, StdoutOptions, Stream};
+use crate::config::raw::{
+    RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawSink, RawSinkStart, RawStdout,
+};
+use crate::config::resolved::{
+    Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, SinkStart, StdoutOptions, Stream,
+};
+use crate::core::batch::Limits;
 use crate::core::nearest::nearest;
+use crate::core::selection::Selection;
+use crate::core::time::HOUR;
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::{Component, Path};
 
 /// What a path may hold for the sink to fill in.
@@ -22,16 +30,62 @@ pub(super) fn sinks(
     for (name, typed) in &raw.sinks {
         let place = root.key("sinks").key(name);
         read.name("a sink", name, &place);
-        // A sink of no kind or of two has been reported by the check against the schema.
-        let kind = match (&typed.file, &typed.stdout) {
-            (Some(file), _) => SinkKind::File(file_options(file, &place.key("file"), read)),
-            (None, Some(stdout)) => SinkKind::Stdout(stdout_options(stdout, &place.key("stdout"), read)),
-            (None, None) => continue,
-        };
-        sinks.push(SinkConfig { name: name.clone(), kind });
+        let Some(kind) = kind(typed, &place, read) else { continue };
+        sinks.push(SinkConfig {
+            name: name.clone(),
+            selection: selection(typed, &place.key("filter"), read),
+            start: match typed.start {
+                RawSinkStart::Beginning => SinkStart::Beginning,
+                RawSinkStart::Now => SinkStart::Now,
+            },
+            limits: limits(typed, &kind, &place, read),
+            rate_limit: typed.rate_limit.and_then(NonZeroU32::new),
+            kind,
+        });
     }
     same_place(&sinks, root, streams, read);
     sinks
+}
+
+/// What kind of sink it is. One of no kind or of two has been reported by the check against the schema.
+fn kind(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Option<SinkKind> {
+    let file = raw.file.as_ref().map(|file| SinkKind::File(file_options(file, &place.key("file"), read)));
+    let stdout = |stdout| SinkKind::Stdout(stdout_options(stdout, &place.key("stdout"), read));
+    file.or_else(|| raw.stdout.as_ref().map(stdout))
+}
+
+fn selection(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Selection {
+    let text = |value: &RawFilterValue| match value {
+        RawFilterValue::Text(text) => text.clone(),
+        RawFilterValue::Number(number) => number.to_string(),
+    };
+    let mut filter = BTreeMap::new();
+    for (name, values) in &raw.filter {
+        if Selection::names().any(|known| known == name) {
+            filter.insert(name.clone(), values.0.iter().map(text).collect());
+            continue;
+        }
+        let problem = read.problems.key(&place.key(name), format!("events cannot be filtered by `{name}`"));
+        problem.label("no such field");
+        match nearest(name, Selection::names()) {
+            Some(meant) => problem.help(format!("did you mean `{meant}`?")),
+            None => problem.help(format!("the fields are {}", Selection::names().collect::<Vec<_>>().join(", "))),
+        };
+    }
+    Selection::new(&filter).unwrap_or_default()
+}
+
+fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Limits {
+    let usual = match kind {
+        SinkKind::File(_) | SinkKind::Stdout(_) => Limits { events: 10_000, bytes: 8 << 20, age: 0 },
+    };
+    let bytes = raw.batch_bytes.as_ref().map(|typed| read.size(typed, &place.key("batch_bytes"), 1 << 10..=64 << 20));
+    let age = raw.batch_age.as_ref().map(|typed| read.duration(typed, &place.key("batch_age"), 0..=HOUR));
+    Limits {
+        events: raw.batch_events.unwrap_or(usual.events),
+        bytes: bytes.unwrap_or(usual.bytes),
+        age: age.unwrap_or(usual.age),
+    }
 }
 
 fn file_options(raw: &RawFile, place: &Place<'_>, read: &mut Reader<'_, '_>) -> FileOptions {

@@ -352,7 +352,7 @@ mod tests {
 
     fn batch<'a>(stream: &'a StreamName, raw: &'a str) -> Batch<'a> {
         let event = StoredEvent { raw, stream, observed_at: UtcMillis::from_secs(0), late: false, revision: false };
-        Batch { key: raw.to_owned(), events: vec![event] }
+        Batch { events: vec![event], again: false }
     }
 
     fn text(folder: &tempfile::TempDir) -> String {

@@ -84,7 +84,16 @@ fn a_full_disk_takes_all_of_a_page_or_nothing_and_passes_by_itself() {
         assert_eq!(store.progress(stream).unwrap().coverage.windows(), []);
         assert_eq!(spooled(&store, &[stream]).len(), 20, "forwarding goes on");
         // Acknowledging needs no space worth mentioning, so forwarding goes on on a full disk.
-        let ack = Ack { sink: "s", expected: Position::START, to: Position::START, receipt: "", refused: &[], at: NOW };
+        let ack = Ack {
+            sink: "s",
+            expected: Position::START,
+            to: Position::START,
+            receipt: "",
+            refused: &[],
+            at: NOW,
+            next: None,
+            replay: None,
+        };
         store.ack(&ack).unwrap();
         assert_eq!(commit(&mut store, stream, &page(&first)).unwrap().duplicates, 20);
     }
@@ -115,7 +124,16 @@ fn damaged_bytes_are_never_forwarded() {
         assert!(error.is_stop() && error.to_string().contains("segment 1 "), "{column}: {error}");
         let refused = [Refused { at: Position { seq: 1, index: 0 }, reason: "" }];
         let to = Position { seq: 2, index: 0 };
-        let ack = Ack { sink: "a", expected: Position::START, to, receipt: "", refused: &refused, at: NOW };
+        let ack = Ack {
+            sink: "a",
+            expected: Position::START,
+            to,
+            receipt: "",
+            refused: &refused,
+            at: NOW,
+            next: None,
+            replay: None,
+        };
         assert_eq!(kind(store.ack(&ack)), "corrupt", "{column}");
     }
 }

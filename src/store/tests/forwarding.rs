@@ -5,7 +5,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn ack(store: &mut Store, sink: &str, expected: Position, to: Position) -> Result<(), StoreError> {
-    store.ack(&Ack { sink, expected, to, receipt: "r", refused: &[], at: NOW })
+    store.ack(&Ack { sink, expected, to, receipt: "r", refused: &[], at: NOW, next: None, replay: None })
 }
 
 fn position(seq: u64, index: u32) -> Position {
@@ -59,8 +59,16 @@ fn an_operator_moves_a_position_anywhere_but_behind_the_end() {
 fn what_is_refused_is_buried_with_the_ack_or_not_at_all() {
     let (_dir, mut store, [all, _]) = filled(&[3, 2]);
     let refused = [position(1, 1), position(1, 2), position(2, 0)].map(|at| Refused { at, reason: "too long" });
-    let mut move_on =
-        Ack { sink: "a", expected: position(1, 0), to: position(2, 1), receipt: "", refused: &refused, at: NOW };
+    let mut move_on = Ack {
+        sink: "a",
+        expected: position(1, 0),
+        to: position(2, 1),
+        receipt: "",
+        refused: &refused,
+        at: NOW,
+        next: None,
+        replay: None,
+    };
     assert_eq!(kind(store.ack(&move_on)), "stale");
     let reader = Reader::open(store.dir()).unwrap();
     assert_eq!(reader.dead_letter_counts().unwrap(), []);

@@ -90,7 +90,7 @@ fn a_newer_schema_is_refused_and_left_byte_identical() {
     let path = database_with(dir.path(), NEWER);
     let before = std::fs::read(&path).unwrap();
     let error = Store::open(dir.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 2 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3 }), "{error}");
     assert_eq!(kind(Reader::open(dir.path())), "newer");
     assert_eq!(kind(Mailbox::open(dir.path())), "newer");
     assert_eq!(std::fs::read(&path).unwrap(), before);
@@ -218,7 +218,7 @@ fn the_settings_hold_that_make_a_commit_durable() {
         ("busy_timeout", 5_000),
         ("secure_delete", 1),
         ("journal_size_limit", 64 << 20),
-        ("user_version", 2),
+        ("user_version", 3),
     ];
     for (name, value) in expected {
         assert_eq!(number(name), value, "{name}");

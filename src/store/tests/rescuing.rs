@@ -91,7 +91,18 @@ impl Around {
             let first = if segment.seq() == position.seq { position.index } else { 0 };
             lines.extend(segment.events_from(first).map(|event| event.raw.to_owned()));
             let (to, receipt) = (Position::behind(&segment), lines.len().to_string());
-            store.ack(&Ack { sink, expected: position, to, receipt: &receipt, refused: &[], at: NOW }).unwrap();
+            store
+                .ack(&Ack {
+                    sink,
+                    expected: position,
+                    to,
+                    receipt: &receipt,
+                    refused: &[],
+                    at: NOW,
+                    next: None,
+                    replay: None,
+                })
+                .unwrap();
             position = to;
         }
     }

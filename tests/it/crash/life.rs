@@ -226,7 +226,7 @@ impl<'a> Life<'a> {
             revision: false,
         };
         let events = segment.events().map(|spooled| event(spooled.raw)).collect();
-        let batch = Batch { key: segment.seq().to_string(), events };
+        let batch = Batch { events, again: false };
         let receipt = self.sink.write(&batch).await.map_err(|refusal| refusal.to_string())?;
         self.acknowledge(expected, Position::behind(&segment), &receipt)?;
         self.progress.batches += 1;
@@ -235,7 +235,8 @@ impl<'a> Life<'a> {
     }
 
     fn acknowledge(&mut self, expected: Position, to: Position, receipt: &Receipt) -> Result<(), String> {
-        let ack = Ack { sink: "file", expected, to, receipt: &receipt.0, refused: &[], at: NOON };
+        let ack =
+            Ack { sink: "file", expected, to, receipt: &receipt.0, refused: &[], at: NOON, next: None, replay: None };
         self.store.ack(&ack).map_err(|error| error.to_string())
     }
 

@@ -1,0 +1,326 @@
+//! One sink's reader of the spool: read behind the position, hand over, act on the verdict, move the position.
+//! It exists so that each sink goes at its own pace: neither a slow nor a dead one holds back capture or another sink.
+
+mod attempt;
+mod errands;
+mod gather;
+
+use super::account::sleep;
+use super::tally::Tally;
+use crate::core::batch::Limits;
+use crate::core::event::StreamName;
+use crate::core::selection::Selection;
+use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis};
+use crate::sink::stdout::is_reader_gone;
+use crate::sink::{Receipt, Refusal, Sink};
+use crate::store::{Handle, Position, Reader, Segment, StoreError, StreamId};
+use attempt::Task;
+use errands::Obeyed;
+use gather::{Choice, Gathered, Want};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How long a suspended sink rests before it is tried once more: an operator may have mended it meanwhile.
+const SUSPENDED_REST: Millis = 5 * MINUTE;
+
+/// Without news, the spool is looked at this often: the wake-up is an optimisation, not a promise.
+const LOOK_EVERY: Millis = 5 * SECOND;
+
+/// Opens the sink: at the start, and again after a suspension. The receipt is the one stored with the position.
+pub type OpenSink = Arc<
+    dyn Fn(Option<Receipt>) -> crate::core::BoxFuture<'static, Result<(Box<dyn Sink>, Receipt), Refusal>> + Send + Sync,
+>;
+
+/// What a sink is handed, and in what portions.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The events it wants.
+    pub selection: Arc<Selection>,
+    /// How batches are cut.
+    pub limits: Limits,
+    /// Whether a sink that has no position yet begins behind what is there already.
+    pub starts_now: bool,
+    /// Events a second, at most.
+    pub rate_limit: Option<NonZeroU32>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        let limits = Limits { events: 10_000, bytes: 8 << 20, age: 0 };
+        Self { selection: Arc::default(), limits, starts_now: false, rate_limit: None }
+    }
+}
+
+/// How a sink is doing, for status and exit codes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SinkHealth {
+    /// What is wrong at present, and what to do about it.
+    pub trouble: Option<(String, String)>,
+    /// Whether it waits for an operator.
+    pub suspended: bool,
+    /// Whether an operator has paused it.
+    pub paused: bool,
+    /// Whether it wrote to a pipe that nobody reads any more: an end, not a fault.
+    pub reader_gone: bool,
+    /// Events that no attempt can bring there.
+    pub dead_letters: u64,
+}
+
+/// One sink's forwarder.
+pub struct Forwarder {
+    /// The sink's configured name.
+    pub name: String,
+    /// How to open it.
+    pub open: OpenSink,
+    /// The store.
+    pub store: Handle,
+    /// What it is handed.
+    pub terms: Terms,
+    /// The streams it receives, by name: a new stream has no row in the store before its API has answered once.
+    pub follows: Vec<StreamName>,
+    /// Those of them that have a row.
+    pub streams: BTreeMap<StreamId, StreamName>,
+    /// Wakes it when events were stored.
+    pub captured: watch::Receiver<u64>,
+    /// The counters.
+    pub tally: Arc<Tally>,
+    /// The clock that dates positions and dead letters.
+    pub now: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
+    /// Where it says how it is doing.
+    pub health: Arc<Mutex<SinkHealth>>,
+    /// How long a drain keeps trying what was not accepted once; `None` for the daemon, whose drain ends by `abort`.
+    pub patience: Option<Millis>,
+    /// Set when nothing more will be captured: forward what there is, then end.
+    pub drain: CancellationToken,
+    /// Set when there is no time left: end now. What is not acknowledged is handed over by the next run.
+    pub abort: CancellationToken,
+}
+
+struct Open {
+    sink: Box<dyn Sink>,
+    position: Position,
+    /// Where the batch ends that was written down as handed over.
+    in_flight: Option<Position>,
+    receipt: Receipt,
+}
+
+/// Why a sink is not served any longer.
+enum End {
+    /// Everything is forwarded, and nothing more will come.
+    Drained,
+    /// It cannot be used, or patience is at its end.
+    Refused(Refusal),
+    /// An operator wants a pause.
+    Paused,
+}
+
+impl Forwarder {
+    /// Forwards until drained or aborted. Ends with an error only where the store cannot be trusted any more.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        let abort = self.abort.clone();
+        tokio::select! {
+            outcome = self.forward() => outcome,
+            () = abort.cancelled() => Ok(()),
+        }
+    }
+
+    async fn forward(&mut self) -> Result<(), StoreError> {
+        loop {
+            if self.sit_out_pause().await? {
+                return Ok(());
+            }
+            let end = match self.open_sink().await? {
+                Ok(mut open) => self.serve(&mut open).await?,
+                Err(refusal) => End::Refused(refusal),
+            };
+            match end {
+                End::Drained => return Ok(()),
+                End::Refused(refusal) if self.rest(&refusal).await => return Ok(()),
+                End::Refused(_) | End::Paused => {}
+            }
+        }
+    }
+
+    async fn serve(&mut self, open: &mut Open) -> Result<End, StoreError> {
+        let mut ahead = None;
+        loop {
+            self.captured.borrow_and_update();
+            self.find_streams().await?;
+            let before = open.position;
+            let obeyed = self.obey(open).await?;
+            if let Obeyed::End(end) = obeyed {
+                return Ok(end);
+            }
+            let gathered = match ahead.take().filter(|_| open.position == before) {
+                Some(gathered) => gathered,
+                None => self.gather_due(open.position, open.in_flight).await?,
+            };
+            if gathered.is_nothing() {
+                if matches!(obeyed, Obeyed::MoreToDo) {
+                    continue;
+                }
+                if self.drain.is_cancelled() {
+                    return Ok(End::Drained);
+                }
+                self.wait_for_news().await;
+                continue;
+            }
+            let want = self.want(gathered.to, gathered.last_segment());
+            let read_ahead = async {
+                let following = self.store.read(move |reader| Gathered::gather(reader, &want)).await?;
+                let is_due = following.is_full || self.terms.limits.age == 0;
+                Ok::<_, StoreError>((is_due && following.len() > 0).then_some(following))
+            };
+            let outcome;
+            if open.sink.knows_batches() {
+                // What comes next is written down with this batch's ack: one sync for both.
+                ahead = read_ahead.await?;
+                let next = ahead.as_ref().map(|following| following.to);
+                outcome = self.hand_over(open, &gathered, Task::Spool, next).await?;
+            } else {
+                let (handed_over, following) =
+                    tokio::join!(self.hand_over(open, &gathered, Task::Spool, None), read_ahead);
+                (outcome, ahead) = (handed_over?, following?);
+            }
+            if let Err(refusal) = outcome {
+                return Ok(End::Refused(refusal));
+            }
+        }
+    }
+
+    fn want(&self, from: Position, held: Option<Arc<Segment>>) -> Want {
+        let choice = Choice { selection: Arc::clone(&self.terms.selection), ..Choice::default() };
+        let (streams, limits) = (self.streams.clone(), self.terms.limits);
+        Want { from, exactly: None, until: None, streams, limits, choice, held }
+    }
+
+    /// The next batch: the one that was in flight before a crash, else as many events as there are room or time for.
+    async fn gather_due(&mut self, from: Position, in_flight: Option<Position>) -> Result<Gathered, StoreError> {
+        let age = sleep(self.terms.limits.age);
+        tokio::pin!(age);
+        loop {
+            let want = Want { exactly: in_flight, ..self.want(from, None) };
+            let gathered = self.store.read(move |reader| Gathered::gather(reader, &want)).await?;
+            let is_due = gathered.is_full || self.terms.limits.age == 0 || self.drain.is_cancelled();
+            if is_due || gathered.len() == 0 {
+                return Ok(gathered);
+            }
+            tokio::select! {
+                () = &mut age => return Ok(gathered),
+                Ok(()) = self.captured.changed() => {}
+                () = self.drain.cancelled() => {}
+            }
+        }
+    }
+
+    async fn find_streams(&mut self) -> Result<(), StoreError> {
+        if self.streams.len() == self.follows.len() {
+            return Ok(());
+        }
+        let names = self.follows.clone();
+        self.streams = self.store.read(move |reader| rows_of(reader, names)).await?;
+        Ok(())
+    }
+
+    async fn wait_for_news(&mut self) {
+        tokio::select! {
+            // The sender lives as long as capture does; afterwards the timer serves.
+            Ok(()) = self.captured.changed() => {}
+            () = sleep(LOOK_EVERY) => {}
+            () = self.drain.cancelled() => {}
+        }
+    }
+
+    async fn open_sink(&mut self) -> Result<Result<Open, Refusal>, StoreError> {
+        let name = self.name.clone();
+        let read = self.store.read(move |reader| Ok((reader.position(&name)?, reader.in_flight(&name)?)));
+        let (mut stored, in_flight) = read.await?;
+        if stored.is_none() && self.terms.starts_now {
+            let (name, at) = (self.name.clone(), (self.now)());
+            let moved = move |store: &mut crate::store::Store| {
+                let head = store.head()?;
+                store.move_position(&name, head, "", at)?;
+                store.position(&name)
+            };
+            stored = self.persist(moved).await?;
+        }
+        let before = stored.as_ref().map(|bookmark| Receipt(bookmark.receipt.clone()));
+        let position = stored.map(|bookmark| bookmark.position).unwrap_or_default();
+        match (self.open)(before.clone()).await {
+            Ok((sink, receipt)) => {
+                let mut open = Open { sink, position, in_flight, receipt: before.unwrap_or_default() };
+                if open.receipt != receipt {
+                    self.keep_receipt(&mut open, receipt).await?;
+                }
+                self.say(None, false);
+                Ok(Ok(open))
+            }
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Waits before another attempt; the begin of a drain ends the wait. Returns whether patience is at its end instead: a
+    /// one-shot command whose sink or disk stays full must end and say so.
+    async fn gives_up(&self, waited: &mut Millis, wait: Millis) -> bool {
+        let draining = self.drain.is_cancelled();
+        if draining && self.patience.is_some_and(|patience| waited.saturating_add(wait) > patience) {
+            return true;
+        }
+        *waited = waited.saturating_add(wait);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = self.drain.cancelled(), if !draining => {}
+        }
+        false
+    }
+
+    /// Rests after a refusal. Returns whether the forwarder should end instead: a drain waits for no operator.
+    async fn rest(&self, refusal: &Refusal) -> bool {
+        if is_reader_gone(refusal) {
+            self.health().reader_gone = true;
+            return true;
+        }
+        let (wait, suspended, hint) = match refusal {
+            Refusal::Later { .. } => (10 * SECOND, false, "nothing to do: it is tried again by itself".to_owned()),
+            Refusal::Never { .. } => (SUSPENDED_REST, true, "see the dead letters".to_owned()),
+            Refusal::Unusable { hint, .. } => (SUSPENDED_REST, true, hint.clone()),
+        };
+        if suspended {
+            tracing::error!(sink = %self.name, why = %refusal, hint = %hint, "the sink is suspended; capture and other sinks go on");
+        } else {
+            tracing::warn!(sink = %self.name, why = %refusal, "the sink cannot be used now, trying again");
+        }
+        self.say(Some((refusal.to_string(), hint)), suspended);
+        tokio::select! {
+            () = sleep(wait) => false,
+            () = self.drain.cancelled() => true,
+        }
+    }
+
+    fn say(&self, trouble: Option<(String, String)>, suspended: bool) {
+        let mut health = self.health();
+        (health.trouble, health.suspended, health.paused) = (trouble, suspended, false);
+    }
+
+    fn count_dead_letter(&self) {
+        self.health().dead_letters += 1;
+    }
+
+    fn health(&self) -> MutexGuard<'_, SinkHealth> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The rows of those streams that have one.
+pub fn rows_of(reader: &Reader, names: Vec<StreamName>) -> Result<BTreeMap<StreamId, StreamName>, StoreError> {
+    let mut rows = BTreeMap::new();
+    for name in names {
+        if let Some(id) = reader.stream_id(name.as_str())? {
+            rows.insert(id, name);
+        }
+    }
+    Ok(rows)
+}
