@@ -16,7 +16,7 @@ async fn walked(answer: impl Fn(&Asked) -> Answered + Send + Sync + 'static) -> 
     ground.walker.walk(hour(), None).await.unwrap();
     let certificates = ground.certificates().await;
     assert_eq!(certificates.len(), 1);
-    (ground, certificates[0].clone())
+    (ground, certificates[0])
 }
 
 #[tokio::test(start_paused = true)]
