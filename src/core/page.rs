@@ -105,3 +105,31 @@ impl Page {
         self.body.get(start..start + len as usize).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page of rows without an id, each given by what its digest is made of.
+    fn page(digests: &[u8]) -> Page {
+        let row = |digest: &u8| {
+            let key = EventKey::of_anonymous(&[*digest; 32], 0);
+            Row { start: 0, len: 0, key, body: BodySum::UNKNOWN, at: UtcMillis::from_millis(0) }
+        };
+        let anonymous = (0_u32..).zip(digests).map(|(index, digest)| (index, [*digest; 32])).collect();
+        Page::new(Bytes::new(), digests.iter().map(row).collect(), Vec::new(), anonymous)
+    }
+
+    #[test]
+    fn twins_without_an_id_are_two_events_and_the_same_two_in_every_answer() {
+        let keys = |digests: &[u8]| {
+            let mut page = page(digests);
+            page.distinguish_twins(&mut Twins::default());
+            page.rows.iter().map(|row| row.key).collect::<Vec<_>>()
+        };
+        let [first, other, second, third] = keys(&[1, 2, 1, 1])[..] else { panic!("four rows") };
+        let different: std::collections::BTreeSet<_> = [first, other, second, third].into();
+        assert_eq!(different.len(), 4);
+        assert_eq!(keys(&[1, 1, 2]), [first, second, other]);
+    }
+}

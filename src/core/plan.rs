@@ -276,6 +276,16 @@ mod tests {
     }
 
     #[test]
+    fn what_has_not_ended_for_as_long_as_it_settles_is_not_due() {
+        let none = Coverage::new();
+        let known = Known { floor: at(T).floor(MINUTE), coverage: &none, gaps: &none };
+        let policy = Policy { settle: 2 * MINUTE, lookback: HOUR, grain: SECOND, span: DAY };
+        let now = known.floor.plus(HOUR);
+        assert_eq!(plan(known, policy, now).due, [Window::new(known.floor, now.plus(-2 * MINUTE)).unwrap()]);
+        assert_eq!(plan(known, policy, known.floor.plus(2 * MINUTE)), Plan::default());
+    }
+
+    #[test]
     fn a_clock_far_ahead_or_behind_makes_no_window() {
         let none = Coverage::new();
         let known = Known { floor: at(T), coverage: &none, gaps: &none };

@@ -21,3 +21,6 @@ pub mod stream;
 pub mod tally;
 pub mod upstream;
 pub mod walk;
+
+#[cfg(test)]
+mod tests;

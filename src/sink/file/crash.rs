@@ -250,3 +250,29 @@ fn a_write_whose_receipt_was_not_stored_never_happened() {
         }
     }
 }
+
+/// Between the last byte of a batch and its receipt lies a sync: a death just before it leaves the batch unacknowledged,
+/// although all of it is in the file.
+#[test]
+fn a_batch_that_is_written_but_not_synced_is_not_acknowledged() {
+    let parts = || vec![(0, "a", 3)];
+    let batches = vec![(0, parts()), (1, parts())];
+    let plan =
+        Plan { template: "e.ndjson", rotate_size: None, rotate: Rotate::None, compress: Compress::None, batches };
+    let mut refused_whole = 0;
+    for steps in 0.. {
+        let folder = empty_folder();
+        let rules = plan.rules(folder.path());
+        let mut writer = Writer::open(Arc::clone(&rules), None, START).unwrap();
+        write(&mut writer, &plan, 0, &rules).unwrap();
+        fuse::set(steps);
+        let written = write(&mut writer, &plan, 1, &rules);
+        fuse::set(u64::MAX);
+        if written.is_ok() {
+            break;
+        }
+        let text = text_of(&folder.path().join("e.ndjson"));
+        refused_whole += u32::from(text.ends_with('\n') && text.lines().count() == 6);
+    }
+    assert_eq!(refused_whole, 1);
+}

@@ -116,20 +116,44 @@ mod tests {
         assert_eq!(own.as_str(), "http://127.0.0.1:8080/mock/api/v1/message-events");
     }
 
+    /// Whether an API that was asked for `asked` shows what happened at `at`, under every reading of its edges.
+    fn is_shown_under_every_reading(asked: Window, grain: Millis, at: UtcMillis) -> bool {
+        let (from, to) = (asked.from(), asked.to());
+        let [whole_unit, instant, exclusive] = [at < to.plus(grain), at <= to, at < to];
+        from < at && whole_unit && instant && exclusive
+    }
+
+    /// The first instant is what an exclusive `from` loses, the last one what an exclusive `to` does.
+    #[test]
+    fn both_edges_of_a_window_are_covered_under_every_reading() {
+        for dialect in [Dialect::MessageEvents, Dialect::Events] {
+            let whole = UtcMillis::parse("2026-11-12T10:00:00Z").unwrap();
+            for (from, to) in [(0, 2 * MINUTE), (0, 1), (1, MINUTE), (MINUTE - 1, MINUTE), (SECOND, MINUTE + SECOND)] {
+                let window = Window::new(whole.plus(from), whole.plus(to)).unwrap();
+                let asked = dialect.covering(window, true);
+                for at in [window.from(), window.to().plus(-1)] {
+                    assert!(is_shown_under_every_reading(asked, dialect.grain(), at), "{dialect:?}: {at} of {window}");
+                }
+                assert_eq!(
+                    dialect.covering(window, false),
+                    window.align_outward(dialect.grain()),
+                    "a count has no margin"
+                );
+            }
+        }
+    }
+
     proptest! {
         #[test]
-        fn every_reading_of_the_edges_covers_the_window(from in 0_i64..100_000, span in 1_i64..100_000, at in 0_i64..200_000) {
+        fn every_reading_of_the_edges_covers_the_window(from in 0_i64..100_000, span in 1_i64..100_000, share in 0.0..1.0) {
             let window = Window::new(UtcMillis::from_millis(from * 500), UtcMillis::from_millis((from + span) * 500)).unwrap();
-            let at = UtcMillis::from_millis(at * 500);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "a place inside the window")]
+            let inside = window.from().plus((share * window.span() as f64) as i64);
             for dialect in [Dialect::MessageEvents, Dialect::Events] {
-                let asked = dialect.covering(window, true);
-                let (from, to) = (asked.from(), asked.to());
-                prop_assert_eq!((from.as_millis() % dialect.grain(), to.as_millis() % dialect.grain()), (0, 0));
-                let whole_unit = from <= at && at < to.plus(dialect.grain());
-                let instant = from <= at && at <= to;
-                let exclusive = from < at && at < to;
-                if window.contains(at) {
-                    prop_assert!(whole_unit && instant && exclusive);
+                let (asked, grain) = (dialect.covering(window, true), dialect.grain());
+                prop_assert_eq!((asked.from().as_millis() % grain, asked.to().as_millis() % grain), (0, 0));
+                for at in [window.from(), inside, window.to().plus(-1)] {
+                    prop_assert!(is_shown_under_every_reading(asked, grain, at), "{} of {}", at, window);
                 }
             }
         }

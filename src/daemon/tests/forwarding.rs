@@ -1,0 +1,129 @@
+//! One forwarder and its position: it moves behind what was accepted, and behind nothing else.
+//! They exist because a position that runs ahead loses events only when something fails at that very moment.
+
+use super::*;
+use crate::daemon::forward::Forwarder;
+use crate::sink::{Batch, Receipt, Refusal, Sink};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// What a sink does with a batch.
+#[derive(Clone, Copy)]
+enum Mood {
+    Accepts,
+    /// Not before an operator has acted: the sink is suspended, and opened again later.
+    Refuses,
+    /// It is still writing when the process ends.
+    Hangs,
+}
+
+/// A sink with a mood for each write; afterwards it accepts.
+#[derive(Clone)]
+struct Moody {
+    moods: Arc<Vec<Mood>>,
+    writes: Arc<AtomicU32>,
+    seen: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Moody {
+    fn new(moods: &[Mood]) -> Self {
+        Self { moods: Arc::new(moods.to_vec()), writes: Arc::default(), seen: Arc::default() }
+    }
+
+    fn seen(&self) -> Vec<u64> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Sink for Moody {
+    fn write<'a>(&'a mut self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Receipt, Refusal>> {
+        Box::pin(async {
+            let number = self.writes.fetch_add(1, Ordering::Relaxed) as usize;
+            match self.moods.get(number).copied().unwrap_or(Mood::Accepts) {
+                Mood::Accepts => {}
+                Mood::Refuses => return Err(Refusal::Unusable { why: "no".into(), hint: String::new() }),
+                Mood::Hangs => std::future::pending().await,
+            }
+            self.seen.lock().unwrap().extend(batch.events.iter().map(|event| id_of(event.raw)));
+            Ok(Receipt(format!("{number}")))
+        })
+    }
+
+    fn check(&mut self) -> BoxFuture<'_, Result<(), Refusal>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A stream that has captured two pages, of three events and of two.
+async fn filled() -> Ground {
+    let events = every_minute(5, START.plus(-HOUR));
+    let ground = Ground::new(START.plus(-24 * HOUR), 3, move |asked| Ok(asked.of(&events))).await;
+    ground.walker.walk(window(START.plus(-HOUR), START.plus(-HOUR / 2)), None).await.unwrap();
+    ground
+}
+
+/// Forwards everything, as a process that is given `span` milliseconds.
+async fn forward(ground: &Ground, sink: &Moody, span: Millis) {
+    let (sink, wall) = (sink.clone(), ground.time.wall.clone());
+    let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
+    let forwarder = Forwarder {
+        name: "moody".into(),
+        open: Arc::new(move |receipt| {
+            let sink: Box<dyn Sink> = Box::new(sink.clone());
+            Box::pin(async move { Ok((sink, receipt.unwrap_or_default())) })
+        }),
+        store: ground.store.clone(),
+        follows: vec![name()],
+        streams: BTreeMap::new(),
+        captured: ground.walker.captured.subscribe(),
+        tally: Arc::default(),
+        now: wall,
+        health: Arc::default(),
+        patience: None,
+        drain,
+        abort: abort.clone(),
+    };
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(span.unsigned_abs())).await;
+        abort.cancel();
+    };
+    tokio::join!(forwarder.run(), end).0.unwrap();
+}
+
+async fn position(ground: &Ground) -> Position {
+    let stored = ground.store.read(|reader| reader.position("moody")).await.unwrap();
+    stored.map_or(Position::START, |bookmark| bookmark.position)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_waits_before_a_batch_that_is_refused() {
+    let ground = filled().await;
+    let sink = Moody::new(&[Mood::Accepts, Mood::Refuses]);
+    forward(&ground, &sink, MINUTE).await;
+    assert_eq!(sink.seen(), [0, 1, 2]);
+    let before = position(&ground).await;
+    let stream = ground.stream;
+    let behind = ground.store.read(move |reader| reader.backlog(before, &[stream])).await.unwrap();
+    assert_eq!(behind, 2, "what was refused lies behind the position");
+    forward(&ground, &sink, MINUTE).await;
+    assert_eq!(sink.seen(), [0, 1, 2, 3, 4], "it comes again, and nothing else does");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_sink_is_handed_again_what_it_refused() {
+    let ground = filled().await;
+    let sink = Moody::new(&[Mood::Refuses]);
+    forward(&ground, &sink, HOUR).await;
+    assert_eq!(sink.seen(), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_position_waits_before_a_batch_that_was_being_written_when_the_process_ended() {
+    let ground = filled().await;
+    let sink = Moody::new(&[Mood::Hangs]);
+    forward(&ground, &sink, MINUTE).await;
+    assert_eq!((sink.seen(), position(&ground).await), (vec![], Position::START));
+    forward(&ground, &sink, MINUTE).await;
+    assert_eq!(sink.seen(), [0, 1, 2, 3, 4]);
+}
