@@ -2,7 +2,8 @@
 //! They exist because a position that runs ahead loses events only when something fails at that very moment.
 
 use super::*;
-use crate::daemon::forward::Forwarder;
+use crate::core::batch::Limits;
+use crate::daemon::forward::{Forwarder, Terms};
 use crate::sink::{Batch, Receipt, Refusal, Sink};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -74,6 +75,8 @@ async fn forward(ground: &Ground, sink: &Moody, span: Millis) {
             Box::pin(async move { Ok((sink, receipt.unwrap_or_default())) })
         }),
         store: ground.store.clone(),
+        // A page of the ground is a batch.
+        terms: Terms { limits: Limits { events: 3, bytes: 1 << 20, age: 0 }, ..Terms::default() },
         follows: vec![name()],
         streams: BTreeMap::new(),
         captured: ground.walker.captured.subscribe(),
