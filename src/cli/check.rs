@@ -100,7 +100,8 @@ async fn sinks(config: &Config) -> Result<(), Failure> {
     for sink in &config.sinks {
         let name = sink.name.clone();
         let receipt = store.read(move |reader: &mut Reader| reader.position(&name)).await?;
-        let open = opener(&sink.name, &sink.kind, Arc::new(|| Box::new(std::io::sink())), TimeSource::system().wall);
+        let nowhere = Arc::new(|| Box::new(std::io::sink()) as Box<dyn std::io::Write + Send>);
+        let open = opener(&sink.name, &sink.kind, nowhere, TimeSource::system().wall, Arc::default());
         let opened = match open(receipt.map(|bookmark| Receipt(bookmark.receipt))).await {
             Ok((mut opened, _)) => opened.check().await,
             Err(refusal) => Err(refusal),

@@ -78,6 +78,7 @@ pub(super) fn work(tally: &Tally, elapsed: Millis) -> String {
         (tally.late.get(), "late"),
         (tally.revisions.get(), "revised"),
         (tally.rejects.get(), "set aside as no event"),
+        (tally.skipped.get(), "not written, for want of an equivalent in the sink's format"),
     ];
     parts.extend(extra.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))));
     let mut requests = counted(tally.requests.get(), "request", "requests");

@@ -206,10 +206,10 @@ pub enum RawFilterValue {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Sink", extend("oneOf" = [{"required": ["file"]}, {"required": ["stdout"]}]))]
 pub struct RawSink {
-    /// Lines of JSON in files.
+    /// Lines in files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<RawFile>,
-    /// Lines of JSON on standard output.
+    /// Lines on standard output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<RawStdout>,
     /// Which events it wants: fields of the normalized event, each with a list of values; an event must have one value of
@@ -263,7 +263,7 @@ pub enum RawSinkStart {
     Now,
 }
 
-/// Lines of JSON in files.
+/// Lines in files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "FileSink", extend("required" = ["path"]))]
@@ -273,8 +273,11 @@ pub struct RawFile {
     pub path: String,
     /// What a line holds. Default: `normalized`.
     pub format: RawFormat,
-    /// Whether a normalized event carries the event as the API sent it, too. Default: true.
-    pub include_raw: bool,
+    /// Whether an event carries the event as the API sent it, too, where the format has room for it: in a field or column
+    /// `raw`. Default: true for `normalized`, false for `csv` and `cloudevents`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [true]))]
+    pub include_raw: Option<bool>,
     /// Begin a new file beyond this size. Range: 64KiB upwards. Default: none, which is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = ["256MiB"]))]
@@ -291,7 +294,7 @@ impl Default for RawFile {
         Self {
             path: String::new(),
             format: RawFormat::Normalized,
-            include_raw: true,
+            include_raw: None,
             rotate_size: None,
             rotate: None,
             compress: RawCompress::None,
@@ -299,20 +302,23 @@ impl Default for RawFile {
     }
 }
 
-/// Lines of JSON on standard output.
+/// Lines on standard output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "StdoutSink")]
 pub struct RawStdout {
     /// What a line holds. Default: `normalized`.
     pub format: RawFormat,
-    /// Whether a normalized event carries the event as the API sent it, too. Default: true.
-    pub include_raw: bool,
+    /// Whether an event carries the event as the API sent it, too, where the format has room for it: in a field or column
+    /// `raw`. Default: true for `normalized`, false for `csv` and `cloudevents`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = [true]))]
+    pub include_raw: Option<bool>,
 }
 
 impl Default for RawStdout {
     fn default() -> Self {
-        Self { format: RawFormat::Normalized, include_raw: true }
+        Self { format: RawFormat::Normalized, include_raw: None }
     }
 }
 
@@ -325,6 +331,16 @@ pub enum RawFormat {
     Normalized,
     /// The event exactly as the API sent it.
     Raw,
+    /// The normalized event as comma-separated values, under a header line.
+    Csv,
+    /// The normalized event in an envelope of CloudEvents 1.0.
+    #[serde(rename = "cloudevents")]
+    CloudEvents,
+    /// The event as SparkPost's webhooks post it.
+    SparkpostWebhook,
+    /// The event as SendGrid's Event Webhook posts it; what has no equivalent there is left out.
+    #[serde(rename = "sendgrid")]
+    SendGrid,
 }
 
 /// When a new file begins.

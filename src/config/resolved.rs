@@ -139,7 +139,7 @@ pub struct FileOptions {
     pub path: String,
     /// What a line holds.
     pub format: Format,
-    /// Whether a normalized event carries the raw one; always true for [`Format::Raw`].
+    /// Whether an event carries the raw one; always true for [`Format::Raw`], and never for the formats of webhooks.
     pub include_raw: bool,
     /// Begin a new file beyond this many bytes; at least 64 KiB.
     pub rotate_size: Option<u64>,
@@ -154,7 +154,7 @@ pub struct FileOptions {
 pub struct StdoutOptions {
     /// What a line holds.
     pub format: Format,
-    /// Whether a normalized event carries the raw one; always true for [`Format::Raw`].
+    /// Whether an event carries the raw one; always true for [`Format::Raw`], and never for the formats of webhooks.
     pub include_raw: bool,
 }
 
@@ -165,6 +165,14 @@ pub enum Format {
     Normalized,
     /// The event exactly as the API sent it.
     Raw,
+    /// The normalized event as comma-separated values, under a header line.
+    Csv,
+    /// The normalized event in an envelope of CloudEvents 1.0.
+    CloudEvents,
+    /// The event as SparkPost's webhooks post it.
+    SparkpostWebhook,
+    /// The event as SendGrid's Event Webhook posts it; what has no equivalent there is left out.
+    SendGrid,
 }
 
 /// When a new file begins, size apart.

@@ -205,7 +205,13 @@ impl Engine {
             started.health.insert(sink.name.clone(), health.clone());
             let forwarder = Forwarder {
                 name: sink.name.clone(),
-                open: opener(&sink.name, &sink.kind, self.surroundings.stdout.clone(), wall.clone()),
+                open: opener(
+                    &sink.name,
+                    &sink.kind,
+                    self.surroundings.stdout.clone(),
+                    wall.clone(),
+                    self.tally.clone(),
+                ),
                 store: self.store.clone(),
                 terms: terms(sink),
                 follows,

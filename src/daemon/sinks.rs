@@ -2,33 +2,31 @@
 //! knows no kind of sink, and a kind of sink knows no configuration.
 
 use super::forward::{OpenSink, Terms};
+use super::tally::Tally;
 use crate::config::{Compress, FileOptions, Format as ConfiguredFormat, Rotate, SinkConfig, SinkKind, SinkStart};
 use crate::core::normalize::event_time;
 use crate::core::time::UtcMillis;
 use crate::sink::encode::Format;
-use crate::sink::{Receipt, Sink, file, stdout};
+use crate::sink::{OnSkipped, Receipt, Sink, file, stdout};
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Makes the writer of a `stdout` sink; handed in, so that tests and the CLI decide where it goes.
 pub type MakeStdout = Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>;
 
-/// How to open a sink of this kind.
+/// How to open a sink of this kind. What its format leaves out is counted in `tally`.
 pub fn opener(
     name: &str,
     kind: &SinkKind,
     stdout: MakeStdout,
     now: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
+    tally: Arc<Tally>,
 ) -> OpenSink {
+    let name: Arc<str> = name.into();
+    let on_skipped = count_skipped(name.clone(), tally);
     match kind {
-        SinkKind::File(options) => open_file(name.into(), file_options(options), now),
-        SinkKind::Stdout(options) => {
-            let format = format(options.format, options.include_raw);
-            Arc::new(move |_| {
-                let sink: Box<dyn Sink> = Box::new(stdout::StreamSink::new(stdout(), format));
-                Box::pin(async move { Ok((sink, Receipt::default())) })
-            })
-        }
+        SinkKind::File(options) => open_file(name, file_options(options), now, on_skipped),
+        SinkKind::Stdout(options) => open_stdout(stdout, format(options.format, options.include_raw), on_skipped),
     }
 }
 
@@ -42,13 +40,39 @@ pub fn terms(sink: &SinkConfig) -> Terms {
     }
 }
 
-fn open_file(name: Arc<str>, options: file::Options, now: Arc<dyn Fn() -> UtcMillis + Send + Sync>) -> OpenSink {
+fn count_skipped(name: Arc<str>, tally: Arc<Tally>) -> OnSkipped {
+    Arc::new(move |skipped| {
+        tally.skipped.add(skipped);
+        tracing::debug!(sink = %name, skipped, "events that the format has no equivalent of were not written");
+    })
+}
+
+/// The stream is one, however often it is opened: what was begun on it is gone on with.
+fn open_stdout(stdout: MakeStdout, format: Format, on_skipped: OnSkipped) -> OpenSink {
+    let stream = Arc::new(OnceLock::new());
+    Arc::new(move |_| {
+        let new = || stdout::StreamSink::new(stdout(), format).on_skipped(on_skipped.clone());
+        let sink: stdout::StreamSink = stream.get_or_init(new).clone();
+        Box::pin(async move {
+            sink.begin().await?;
+            Ok((Box::new(sink) as Box<dyn Sink>, Receipt::default()))
+        })
+    })
+}
+
+fn open_file(
+    name: Arc<str>,
+    options: file::Options,
+    now: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
+    on_skipped: OnSkipped,
+) -> OpenSink {
     Arc::new(move |receipt| {
         let (name, options, now) = (name.clone(), options.clone(), now.clone());
+        let on_skipped = on_skipped.clone();
         Box::pin(async move {
             let on_note = Arc::new(move |note: file::Note| tracing::warn!(sink = %name, "{note}"));
             let (sink, receipt) = file::FileSink::open(options, receipt.as_ref(), now, on_note).await?;
-            Ok((Box::new(sink) as Box<dyn Sink>, receipt))
+            Ok((Box::new(sink.on_skipped(on_skipped)) as Box<dyn Sink>, receipt))
         })
     })
 }
@@ -75,5 +99,9 @@ fn format(format: ConfiguredFormat, raw: bool) -> Format {
     match format {
         ConfiguredFormat::Normalized => Format::Normalized { raw },
         ConfiguredFormat::Raw => Format::Raw,
+        ConfiguredFormat::Csv => Format::Csv { raw },
+        ConfiguredFormat::CloudEvents => Format::CloudEvents { raw },
+        ConfiguredFormat::SparkpostWebhook => Format::SparkpostWebhook,
+        ConfiguredFormat::SendGrid => Format::SendGrid,
     }
 }

@@ -48,6 +48,8 @@ pub struct Tally {
     pub unverified: Counter,
     /// Events acknowledged by sinks, each sink counting for itself.
     pub forwarded: Counter,
+    /// Those of the forwarded events that a sink's format has no equivalent of, and that were therefore not written.
+    pub skipped: Counter,
     /// Milliseconds of event time read so far in the current range.
     pub span_read: Counter,
     /// Milliseconds of event time the current range has.

@@ -7,6 +7,7 @@ pub mod stdout;
 
 use crate::core::BoxFuture;
 use crate::core::event::StoredEvent;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A run of captured events, in the order of their discovery.
@@ -39,6 +40,10 @@ impl Batch<'_> {
 /// length. Handed back when the sink is opened again.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Receipt(pub String);
+
+/// Told how many events of a durable batch were left out because the sink's format has no equivalent of them. May hear of
+/// the same events again, where a batch that was durable is handed over again.
+pub type OnSkipped = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// A place events are handed to.
 ///

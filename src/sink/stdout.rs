@@ -2,7 +2,7 @@
 //! It exists for one-shot runs; what is written to a pipe cannot be taken back, so events come at least once.
 
 use super::encode::Format;
-use super::{Batch, Receipt, Refusal, Sink};
+use super::{Batch, OnSkipped, Receipt, Refusal, Sink};
 use crate::core::BoxFuture;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,30 +17,55 @@ pub fn is_reader_gone(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Unusable { why, .. } if why == READER_GONE)
 }
 
-/// The sink; see the module.
+/// The sink; see the module. A clone writes to the same stream and goes on where this one ended: one that is opened
+/// again writes no second header, and completes a line that was cut.
+#[derive(Clone)]
 pub struct StreamSink {
     format: Format,
+    on_skipped: Option<OnSkipped>,
     // Locked only on the blocking thread, where a call that was given up may still be writing.
     output: Arc<Mutex<Output>>,
 }
 
 struct Output {
     stream: Box<dyn Write + Send>,
-    /// The rest of a line whose beginning was written before an error; goes out before anything else.
+    /// The header, and the rest of a line whose beginning was written before an error; goes out before anything else.
     owed: Vec<u8>,
 }
 
+/// Lines on their way out. Where each ends is remembered, because a record of CSV may hold line breaks.
+#[derive(Default)]
+struct Piece {
+    lines: Vec<u8>,
+    ends: Vec<usize>,
+}
+
 impl StreamSink {
-    /// A sink that writes to `stream`. Each batch is flushed.
+    /// A sink that writes to `stream`, the format's header first. Each batch is flushed.
     pub fn new(stream: Box<dyn Write + Send>, format: Format) -> Self {
-        Self { format, output: Arc::new(Mutex::new(Output { stream, owed: Vec::new() })) }
+        let owed = format.header().map_or_else(Vec::new, |header| format!("{header}\n").into_bytes());
+        Self { format, on_skipped: None, output: Arc::new(Mutex::new(Output { stream, owed })) }
     }
 
-    async fn run(&self, lines: Vec<u8>, flush: bool) -> Result<(), Refusal> {
+    /// The same sink, which tells how many events its format left out.
+    #[must_use]
+    pub fn on_skipped(self, on_skipped: OnSkipped) -> Self {
+        Self { on_skipped: Some(on_skipped), ..self }
+    }
+
+    /// Writes the header, where there is one and it was not written before: a run without events has one, too.
+    pub async fn begin(&self) -> Result<(), Refusal> {
+        if self.format.header().is_none() {
+            return Ok(());
+        }
+        self.run(Piece::default(), true).await
+    }
+
+    async fn run(&self, piece: Piece, flush: bool) -> Result<(), Refusal> {
         let output = Arc::clone(&self.output);
         let written = tokio::task::spawn_blocking(move || {
             let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
-            output.write_lines(&lines)?;
+            output.write_lines(&piece)?;
             if flush { output.stream.flush() } else { Ok(()) }
         });
         match written.await {
@@ -50,29 +75,34 @@ impl StreamSink {
     }
 
     async fn write_batch(&self, batch: &Batch<'_>) -> Result<Receipt, Refusal> {
-        let mut lines = Vec::new();
+        let mut piece = Piece::default();
+        let mut skipped = 0;
         for event in &batch.events {
-            let encoded = self.format.write_line(event, &mut lines);
-            encoded.map_err(|error| Refusal::Never { why: error.to_string() })?;
-            if lines.len() >= PIECE_BYTES {
-                self.run(std::mem::take(&mut lines), false).await?;
+            let encoded = self.format.write_line(event, &mut piece.lines);
+            let noted = encoded.map_err(|error| Refusal::Never { why: error.to_string() })?;
+            skipped += u64::from(noted.skipped);
+            piece.ends.push(piece.lines.len());
+            if piece.lines.len() >= PIECE_BYTES {
+                self.run(std::mem::take(&mut piece), false).await?;
             }
         }
-        self.run(lines, true).await?;
+        self.run(piece, true).await?;
+        if let Some(on_skipped) = self.on_skipped.as_ref().filter(|_| skipped > 0) {
+            on_skipped(skipped);
+        }
         Ok(Receipt::default())
     }
 }
 
 impl Output {
-    fn write_lines(&mut self, lines: &[u8]) -> io::Result<()> {
+    fn write_lines(&mut self, piece: &Piece) -> io::Result<()> {
         let (written, outcome) = write_some(&mut self.stream, &self.owed);
         self.owed.drain(..written);
         outcome?;
-        let (written, outcome) = write_some(&mut self.stream, lines);
-        if written > 0 && lines[written - 1] != b'\n' {
-            let rest = &lines[written..];
-            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
-            self.owed = rest[..end].to_vec();
+        let (written, outcome) = write_some(&mut self.stream, &piece.lines);
+        let end = piece.ends[piece.ends.partition_point(|end| *end < written)..].first();
+        if let Some(rest) = end.filter(|_| written > 0).and_then(|end| piece.lines.get(written..*end)) {
+            self.owed = rest.to_vec();
         }
         outcome
     }
@@ -111,9 +141,9 @@ impl Sink for StreamSink {
         Box::pin(self.write_batch(batch))
     }
 
-    /// Flushes: the only way to ask a stream anything without writing to it.
+    /// Flushes: the only way to ask a stream anything without writing an event to it.
     fn check(&mut self) -> BoxFuture<'_, Result<(), Refusal>> {
-        Box::pin(self.run(Vec::new(), true))
+        Box::pin(self.run(Piece::default(), true))
     }
 }
 
@@ -156,9 +186,43 @@ mod tests {
     }
 
     fn moody(moods: Vec<Result<usize, io::ErrorKind>>) -> (StreamSink, Arc<Mutex<Vec<u8>>>) {
+        moody_in(Format::Raw, moods)
+    }
+
+    fn moody_in(format: Format, moods: Vec<Result<usize, io::ErrorKind>>) -> (StreamSink, Arc<Mutex<Vec<u8>>>) {
         let got = Arc::new(Mutex::new(Vec::new()));
         let stream = Moody { moods, got: Arc::clone(&got) };
-        (StreamSink::new(Box::new(stream), Format::Raw), got)
+        (StreamSink::new(Box::new(stream), format), got)
+    }
+
+    #[tokio::test]
+    async fn a_header_is_written_once_however_often_the_stream_fails_or_is_opened_again() {
+        let format = Format::Csv { raw: false };
+        let header = format!("{}\n", format.header().unwrap());
+        // Broken in the header, then inside a quoted line break of a record.
+        let moods = vec![Ok(9), Err(io::ErrorKind::StorageFull), Ok(header.len()), Ok(300)];
+        let (mut sink, got) = moody_in(format, moods.into_iter().chain([Err(io::ErrorKind::StorageFull)]).collect());
+        let raw = format!("{{\"type\":\"open\",\"subject\":\"{}\"}}", "a\\nb,\\n".repeat(90));
+        let mut again = sink.clone();
+        assert!(matches!(sink.begin().await, Err(Refusal::Later { .. })));
+        assert!(matches!(write(&mut sink, &[&raw]).await, Err(Refusal::Later { .. })));
+        write(&mut again, &[&raw]).await.unwrap();
+        again.begin().await.unwrap();
+        let text = String::from_utf8(got.lock().unwrap().clone()).unwrap();
+        let records = text.strip_prefix(&header).unwrap();
+        let (first, second) = records.split_at(records.len() / 2);
+        assert_eq!((first, text.matches("schema,id").count()), (second, 1));
+    }
+
+    #[tokio::test]
+    async fn events_without_an_equivalent_leave_no_line_and_are_told() {
+        let (sink, got) = moody_in(Format::SendGrid, Vec::new());
+        let told = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&told);
+        let mut sink = sink.on_skipped(Arc::new(move |skipped| *count.lock().unwrap() += skipped));
+        let open = r#"{"type":"open","rcpt_to":"r@x.example","timestamp":1}"#;
+        write(&mut sink, &["{}", open, "{}"]).await.unwrap();
+        assert_eq!((got.lock().unwrap().iter().filter(|b| **b == b'\n').count(), *told.lock().unwrap()), (1, 2));
     }
 
     #[tokio::test]

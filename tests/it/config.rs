@@ -52,7 +52,7 @@ mod reports {
             "[api]\npage_size = \"500\"\nconnect_timeout = 10\nallow_http = \"true\"\ndialect = 7\n\
              [streams.b]\nsinks = \"archive\"\nfilter = [\"bounce\"]\n[streams.b2]\nsinks = [\"archive\", 3]\n"
         );
-        wrong_choices: with("[api]\ndialect = \"event\"\n[sinks.b.file]\npath = \"b\"\nformat = \"csv\"\ncompress = \"zip\"\n");
+        wrong_choices: with("[api]\ndialect = \"event\"\n[sinks.b.file]\npath = \"b\"\nformat = \"sendgird\"\ncompress = \"zip\"\n");
         out_of_range: with(
             "[api]\npage_size = 20000\nconcurrency = 0\nidle_timeout = \"0s\"\nbody_max = \"1TiB\"\n\
              [streams.b]\nsinks = [\"archive\"]\nsettle = \"2d\"\nstart = \"30d\"\nlookback = \"11d\"\n"
@@ -97,7 +97,8 @@ mod reports {
             "[sinks.b.file]\npath = \"/var/lib/sparkspool/./events-{date}.ndjson\"\n\
              [sinks.c.file]\npath = \"c-{day}.ndjson\"\n[sinks.d.file]\npath = \"d-{date.ndjson\"\n\
              [sinks.e.file]\npath = \"e-{date}\"\nrotate = \"none\"\n[sinks.f.file]\npath = \"f\"\ncompress = \"gzip\"\n\
-             [sinks.g.file]\npath = \"-\"\n[sinks.h.stdout]\nformat = \"raw\"\ninclude_raw = false\n[sinks.i.stdout]\n"
+             [sinks.g.file]\npath = \"-\"\n[sinks.h.stdout]\nformat = \"raw\"\ninclude_raw = false\n[sinks.i.stdout]\n\
+             [sinks.j.file]\npath = \"j\"\nformat = \"sendgrid\"\ninclude_raw = true\n"
         );
         filters: with("[streams.b]\nsinks = [\"archive\"]\nfilter = { events = [], subaccounts = [1.5, \"\"], subjects = [\"\"] }\n");
         filter_names: with(

@@ -385,3 +385,50 @@ async fn a_receipt_of_another_kind_is_refused() {
     world.stored = Some(Receipt("offset 17".to_owned()));
     assert!(matches!(world.try_open().await, Err(Refusal::Unusable { .. })));
 }
+
+#[tokio::test]
+async fn every_new_file_of_csv_begins_with_the_header_and_a_continued_one_does_not() {
+    let format = Format::Csv { raw: false };
+    let header = format!("{}\n", format.header().unwrap());
+    let mut world = World::new("{stream}.csv").with(|options| options.format = format);
+    world.put("old.csv", "somebody's header\n");
+    world.put("empty.csv", "");
+    let events = || ["old", "empty", "new"].map(|stream| (stream, event("1", NOON).1));
+    world.write(&events()).await.unwrap();
+    // Twice written, once committed; then a crash, and a process that goes on.
+    world.write_only(&events()).await.unwrap();
+    world.try_open().await.unwrap();
+    world.write(&events()).await.unwrap();
+    for stream in ["old", "empty", "new"] {
+        let text = world.text(&format!("{stream}.csv"));
+        let first = if stream == "old" { "somebody's header\n" } else { &header };
+        let records = text.strip_prefix(first).unwrap();
+        assert_eq!((records.lines().count(), text.matches("schema,id").count()), (2, usize::from(stream != "old")));
+    }
+    // Emptied by somebody else: begun again.
+    std::fs::write(world.folder.path().join("new.csv"), "").unwrap();
+    world.write(&events()).await.unwrap();
+    assert!(world.text("new.csv").starts_with(&header) && world.text("new.csv").lines().count() == 2);
+}
+
+#[tokio::test]
+async fn a_batch_without_any_equivalent_is_acknowledged_and_told() {
+    let told = Arc::new(AtomicI64::new(0));
+    let count = Arc::clone(&told);
+    let mut world = World::new("{date}.ndjson").with(|options| {
+        options.format = Format::SendGrid;
+        options.rotate = Rotate::Daily;
+    });
+    world.try_open().await.unwrap();
+    let sink = world.sink.take().unwrap();
+    let on_skipped = Arc::new(move |skipped: u64| {
+        count.fetch_add(i64::try_from(skipped).unwrap(), Ordering::SeqCst);
+    });
+    world.sink = Some(sink.on_skipped(on_skipped));
+    world.write(&[event("1", NOON), event("2", NOON)]).await.unwrap();
+    assert_eq!((told.load(Ordering::SeqCst), world.text("2026-11-12.ndjson")), (2, String::new()));
+    // The empty file is gone on with, and finished like any other.
+    world.pass(3 * DAY);
+    world.try_open().await.unwrap();
+    world.write(&[event("3", NOON)]).await.unwrap();
+}

@@ -16,6 +16,7 @@ mod crash;
 mod demo;
 mod file_sink;
 mod fixtures;
+mod formats;
 mod forwarding;
 mod hostile;
 mod missing;

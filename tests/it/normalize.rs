@@ -13,12 +13,12 @@ use sparkspool::sink::encode::{Format, Noted};
 use std::collections::BTreeMap;
 
 /// Per type, per field: an example and the JSON types it was documented or seen with.
-fn reference() -> BTreeMap<String, BTreeMap<String, Value>> {
+pub(crate) fn reference() -> BTreeMap<String, BTreeMap<String, Value>> {
     serde_json::from_str(include_str!("../fixtures/event-fields.json")).unwrap()
 }
 
 /// A value that shows in the output, where the reference's own example is empty.
-fn example(field: &str, reference: &Value) -> Value {
+pub(crate) fn example(field: &str, reference: &Value) -> Value {
     match field {
         "rcpt_meta" => json!({"customer": {"id": "A-1007"}, "segments": {"0": "new", "1": "eu"}}),
         "rcpt_tags" => json!(["male", "US"]),
@@ -144,7 +144,7 @@ fn check_pattern(text: &str, pattern: &str, at: &str) {
     }
 }
 
-fn full_event(kind: &str, fields: &BTreeMap<String, Value>) -> Map<String, Value> {
+pub(crate) fn full_event(kind: &str, fields: &BTreeMap<String, Value>) -> Map<String, Value> {
     let mut event: Map<String, Value> =
         fields.iter().map(|(name, about)| (name.clone(), example(name, about))).collect();
     event.insert("type".into(), json!(kind));
@@ -242,7 +242,7 @@ fn one_full_event_of_each_type() {
 }
 
 /// JSON with one member a line, in its own order.
-fn indented(json: &str) -> String {
+pub(crate) fn indented(json: &str) -> String {
     let (mut out, mut depth, mut quoted, mut escaped) = (String::new(), 0_usize, false, false);
     for c in json.chars() {
         if quoted {
@@ -466,7 +466,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-fn any_event() -> impl Strategy<Value = Value> {
+pub(crate) fn any_event() -> impl Strategy<Value = Value> {
     let known = (0..Field::ALL.len()).prop_map(|at| Field::ALL[at].name().to_owned());
     let name = prop_oneof![8 => known, 1 => any::<String>()];
     let kind = (0..EVENT_TYPES.len()).prop_map(|at| EVENT_TYPES[at].source);

@@ -126,18 +126,28 @@ fn stdout_options(raw: &RawStdout, place: &Place<'_>, read: &mut Reader<'_, '_>)
     StdoutOptions { format, include_raw }
 }
 
-fn format(format: RawFormat, include_raw: bool, place: &Place<'_>, read: &mut Reader<'_, '_>) -> (Format, bool) {
-    match format {
-        RawFormat::Normalized => (Format::Normalized, include_raw),
+fn format(typed: RawFormat, raw: Option<bool>, place: &Place<'_>, read: &mut Reader<'_, '_>) -> (Format, bool) {
+    let format = match typed {
+        RawFormat::Normalized => return (Format::Normalized, raw.unwrap_or(true)),
+        RawFormat::Csv => return (Format::Csv, raw.unwrap_or(false)),
+        RawFormat::CloudEvents => return (Format::CloudEvents, raw.unwrap_or(false)),
         RawFormat::Raw => {
-            if !include_raw {
+            if raw == Some(false) {
                 let problem = read.value(&place.key("include_raw"), "raw lines without the raw event are empty");
                 problem.label("no raw event").related(place.key("format").value_span(), "nothing but the raw event");
                 problem.help("leave `include_raw` out, or write `format = \"normalized\"`");
             }
-            (Format::Raw, true)
+            return (Format::Raw, true);
         }
+        RawFormat::SparkpostWebhook => Format::SparkpostWebhook,
+        RawFormat::SendGrid => Format::SendGrid,
+    };
+    if raw == Some(true) {
+        let problem = read.value(&place.key("include_raw"), "this format has no room for the raw event");
+        problem.label("no effect").related(place.key("format").value_span(), "as the provider's webhooks define it");
+        problem.help("leave `include_raw` out, or write `format = \"normalized\"`");
     }
+    (format, false)
 }
 
 fn placeholders(path: &str, place: &Place<'_>, read: &mut Reader<'_, '_>) {

@@ -1,7 +1,7 @@
 //! The sender's own metadata, handed on as it was meant: the legacy API spells an array as an object of indexes.
 //! It exists so that one message's metadata has one shape, whichever of the two APIs it was read from.
 
-use super::value::for_each_member;
+use super::value::{Text, for_each_member};
 use memchr::memmem;
 use serde_json::value::RawValue;
 
@@ -20,10 +20,39 @@ const DEPTH_MAX: u32 = 32;
 /// need far more memory than their text. The vendor allows 1,000 bytes (documented).
 const BYTES_MAX: usize = 1 << 20;
 
-impl Metadata<'_> {
+impl<'a> Metadata<'a> {
     /// Appends the object, on one line.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        write_value(self.0, true, if self.0.len() > BYTES_MAX { 0 } else { DEPTH_MAX }, out);
+        write_value(self.0, true, self.depth(), out);
+    }
+
+    /// Hands over each member.
+    pub(super) fn for_each(&self, mut each: impl FnMut(Text<'a>, Metadatum<'a>)) {
+        let depth_left = self.depth().saturating_sub(1);
+        // The object was read once already, as part of the event: it cannot fail here, and every name is a string.
+        let _ = for_each_member(self.0, |name, token| {
+            if let Some(name) = Text::of_token(name) {
+                each(name, Metadatum { token, depth_left });
+            }
+        });
+    }
+
+    fn depth(&self) -> u32 {
+        if self.0.len() > BYTES_MAX { 0 } else { DEPTH_MAX }
+    }
+}
+
+/// The value of one of the sender's metadata.
+#[derive(Clone, Copy)]
+pub(crate) struct Metadatum<'a> {
+    token: &'a str,
+    depth_left: u32,
+}
+
+impl Metadatum<'_> {
+    /// Appends the value, on one line.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        write_value(self.token, false, self.depth_left, out);
     }
 }
 

@@ -18,15 +18,20 @@
 //! - Where a name occurs twice in one object the last one counts, as in most JSON readers.
 
 mod metadata;
+mod object;
 mod parts;
 mod schema;
 mod value;
 mod write;
 
+pub(crate) use metadata::Metadatum;
+pub use object::write_one_line;
+pub(crate) use object::{Object, name, push_decimal, push_digest, push_hex, push_integer};
 pub use parts::{Bounce, Complaint, DeliveryAttempt, Engagement, Geo};
 pub use schema::event_schema;
 pub use value::Text;
-pub use write::{Context, write_one_line};
+pub(crate) use value::number;
+pub use write::Context;
 
 use crate::core::catalogue::{self, EventType, FIELDS, Field, FieldSet};
 use crate::core::event::canonical_digest;
@@ -181,6 +186,13 @@ impl<'a> Normalized<'a> {
         metadata.inspect(|metadata| metadata.write(out)).is_some()
     }
 
+    /// Hands over the name and value of each of the sender's metadata, in the sender's order.
+    pub(crate) fn for_each_metadatum(&self, each: impl FnMut(Text<'a>, Metadatum<'a>)) {
+        if let Some(token) = self.token(Field::RcptMeta) {
+            Metadata(token).for_each(each);
+        }
+    }
+
     /// The tags, in the API's order; `None` where the event has no list of tags. What is no text is left out.
     pub fn tags(&self) -> Option<Vec<Text<'a>>> {
         let items: Vec<&RawValue> = serde_json::from_str(self.token(Field::RcptTags)?).ok()?;
@@ -259,7 +271,7 @@ impl<'a> Normalized<'a> {
 }
 
 /// The field of this name, as it stands between its quotes: escapes are undone where there are any.
-fn field_named(name: &str) -> Option<Field> {
+pub(crate) fn field_named(name: &str) -> Option<Field> {
     if !name.contains('\\') {
         return Field::named(name);
     }

@@ -220,7 +220,7 @@ pub(super) fn time(text: Text<'_>) -> Option<UtcMillis> {
 }
 
 /// `token` as the text of a JSON number: itself, or what a string holds if that is one.
-pub(super) fn number(token: &str) -> Option<&str> {
+pub(crate) fn number(token: &str) -> Option<&str> {
     Text::of_token(token).map(Text::escaped).filter(|text| is_json_number(text.as_bytes()))
 }
 

@@ -1,9 +1,10 @@
 //! The normalized event as one line of JSON, written from the event's own tokens.
 //! It exists because every event passes here on its way to every sink: no value is built that is only printed.
 
+use super::object::{Object, name};
 use super::parts::{Bounce, Complaint, DeliveryAttempt, Engagement, Geo};
 use super::value::Text;
-use super::{Normalized, PROVIDER, SCHEMA_VERSION};
+use super::{Normalized, PROVIDER, SCHEMA_VERSION, write_one_line};
 use crate::core::bounce::Category;
 use crate::core::catalogue::Field;
 use crate::core::event::StreamName;
@@ -27,23 +28,12 @@ pub struct Context<'a> {
     pub raw: bool,
 }
 
-/// Appends `json`, valid JSON, on one line. A line break can only be white space between two tokens, since inside a
-/// string it must be escaped; each CR or LF becomes a space, and everything else stays as it is.
-pub fn write_one_line(json: &str, out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(json.as_bytes());
-    let mut at = start;
-    while let Some(found) = memchr::memchr2(b'\n', b'\r', &out[at..]) {
-        at += found;
-        out[at] = b' ';
+impl Context<'_> {
+    /// How long after it happened an event appeared; `None` where it is not late, or does not say when it happened.
+    pub(crate) fn late_by_ms(&self, time: Option<UtcMillis>) -> Option<u64> {
+        let delay = time.filter(|_| self.late).map(|time| self.observed_at.since(time));
+        delay.and_then(|delay| u64::try_from(delay).ok())
     }
-}
-
-/// A member's name as it stands in the text: after a comma, with quotes and colon.
-macro_rules! name {
-    ($name:literal) => {
-        concat!(",\"", $name, "\":")
-    };
 }
 
 impl Normalized<'_> {
@@ -61,11 +51,23 @@ impl Normalized<'_> {
         if self.token(Field::RcptMeta).is_some() {
             self.write_metadata(object.name(name!("metadata")));
         }
-        object.tags(self.token(Field::RcptTags));
+        if self.token(Field::RcptTags).is_some() {
+            self.write_tags(object.name(name!("tags")));
+        }
         if context.raw {
             write_one_line(self.raw().trim_ascii(), object.name(name!("raw")));
         }
         object.close();
+    }
+
+    /// Appends the tags as one JSON array, and says whether the event has a list of tags. What is no text is left out.
+    pub fn write_tags(&self, out: &mut Vec<u8>) -> bool {
+        let Some(token) = self.token(Field::RcptTags) else { return false };
+        out.push(b'[');
+        // The array was read once already, as part of the event: it cannot fail here.
+        let _ = serde_json::Deserializer::from_str(token).deserialize_seq(Tags(out));
+        out.push(b']');
+        true
     }
 
     fn write_identity(&self, context: &Context<'_>, object: &mut Object<'_>) {
@@ -86,8 +88,7 @@ impl Normalized<'_> {
         object.time(name!("observed_at"), Some(context.observed_at));
         if context.late {
             object.flag(name!("late"), Some(true));
-            let delay = time.map(|time| context.observed_at.since(time));
-            object.count(name!("late_by_ms"), delay.and_then(|delay| u64::try_from(delay).ok()));
+            object.count(name!("late_by_ms"), context.late_by_ms(time));
         }
         if context.revision {
             object.flag(name!("revision"), Some(true));
@@ -117,79 +118,7 @@ impl Normalized<'_> {
     }
 }
 
-/// A JSON object being written: what is absent leaves no trace.
-struct Object<'o> {
-    out: &'o mut Vec<u8>,
-    empty: bool,
-}
-
-impl<'o> Object<'o> {
-    fn open(out: &'o mut Vec<u8>) -> Self {
-        out.push(b'{');
-        Self { out, empty: true }
-    }
-
-    fn close(self) {
-        self.out.push(b'}');
-    }
-
-    /// Writes a [`name!`]; the first one goes without its comma.
-    fn name(&mut self, name: &'static str) -> &mut Vec<u8> {
-        let comma = usize::from(std::mem::replace(&mut self.empty, false));
-        self.out.extend_from_slice(&name.as_bytes()[comma..]);
-        self.out
-    }
-
-    fn text(&mut self, name: &'static str, text: Option<Text<'_>>) {
-        self.plain(name, text.map(Text::escaped));
-    }
-
-    /// `text` must need no escaping, or be escaped.
-    fn plain(&mut self, name: &'static str, text: Option<&str>) {
-        if let Some(text) = text {
-            let out = self.name(name);
-            out.push(b'"');
-            out.extend_from_slice(text.as_bytes());
-            out.push(b'"');
-        }
-    }
-
-    fn count(&mut self, name: &'static str, count: Option<u64>) {
-        if let Some(count) = count {
-            push_decimal(count, self.name(name));
-        }
-    }
-
-    /// `number` must be the text of a JSON number.
-    fn number(&mut self, name: &'static str, number: Option<&str>) {
-        if let Some(number) = number {
-            self.name(name).extend_from_slice(number.as_bytes());
-        }
-    }
-
-    fn flag(&mut self, name: &'static str, flag: Option<bool>) {
-        if let Some(flag) = flag {
-            self.name(name).extend_from_slice(if flag { b"true" } else { b"false" });
-        }
-    }
-
-    fn time(&mut self, name: &'static str, time: Option<UtcMillis>) {
-        if let Some(time) = time {
-            let out = self.name(name);
-            out.push(b'"');
-            time.write_rfc3339(out);
-            out.push(b'"');
-        }
-    }
-
-    fn digest(&mut self, name: &'static str, digest: &[u8; 32]) {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let out = self.name(name);
-        out.extend_from_slice(b"\"sha256:");
-        out.extend(digest.iter().flat_map(|b| [HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]));
-        out.push(b'"');
-    }
-
+impl Object<'_> {
     fn bounce(&mut self, bounce: Option<Bounce<'_>>) {
         let Some(bounce) = bounce else { return };
         let mut object = Object::open(self.name(name!("bounce")));
@@ -248,16 +177,6 @@ impl<'o> Object<'o> {
         object.text(name!("method"), attempt.method);
         object.close();
     }
-
-    /// `token` is a JSON array; what is no text in it is left out.
-    fn tags(&mut self, token: Option<&str>) {
-        let Some(token) = token else { return };
-        let out = self.name(name!("tags"));
-        out.push(b'[');
-        // The array was read once already, as part of the event: it cannot fail here.
-        let _ = serde_json::Deserializer::from_str(token).deserialize_seq(Tags(out));
-        out.push(b']');
-    }
 }
 
 /// Appends the texts of an array, separated by commas.
@@ -283,19 +202,4 @@ impl<'de> Visitor<'de> for Tags<'_> {
         }
         Ok(())
     }
-}
-
-fn push_decimal(mut value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        // A remainder below ten fits u8.
-        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
 }

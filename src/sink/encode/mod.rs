@@ -1,10 +1,19 @@
-//! The formats in which events leave: each turns one stored event into one line.
+//! The formats in which events leave: each turns one stored event into one line, and many into one body of a request.
 //! It exists so that no sink knows an event's fields, and no format knows where its lines go.
+
+mod body;
+mod cloudevents;
+mod csv;
+mod identity;
+mod sendgrid;
+mod sparkpost_webhook;
+
+pub use body::BatchNoted;
 
 use crate::core::event::StoredEvent;
 use crate::core::normalize::{Context, Normalized, Unreadable, write_one_line};
 
-/// A format of lines (NDJSON): one JSON object and one `\n` for each event.
+/// A format of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
     /// The normalized event.
@@ -14,6 +23,21 @@ pub enum Format {
     },
     /// The event as the API sent it, and nothing else: a revision is the same id once more, with another body.
     Raw,
+    /// The normalized event as one record of comma-separated values, under a header; see its module.
+    Csv {
+        /// Whether it carries the event as sent in a last column `raw`.
+        raw: bool,
+    },
+    /// The normalized event in an envelope of CloudEvents 1.0.
+    CloudEvents {
+        /// Whether the normalized event carries the event as sent in its field `raw`.
+        raw: bool,
+    },
+    /// The event as SparkPost's own webhooks post it: a revision is the same id once more, with another body.
+    SparkpostWebhook,
+    /// The event as the Event Webhook of SendGrid posts it, for the types that have an equivalent there: a revision is
+    /// the same id once more, with another body.
+    SendGrid,
 }
 
 /// What an encoder noticed about one event, to be counted. All zero for [`Format::Raw`], which does not look inside.
@@ -27,6 +51,20 @@ pub struct Noted {
     pub unlisted_fields: u32,
     /// Values of an impossible type, left out of the normalized fields.
     pub misfits: u32,
+    /// Nothing was written: the format has no equivalent of the event.
+    pub skipped: bool,
+}
+
+impl Noted {
+    fn of(event: &Normalized<'_>) -> Self {
+        Self {
+            unknown_type: event.event_type().is_none(),
+            unknown_fields: event.unknown_fields(),
+            unlisted_fields: event.unlisted_fields(),
+            misfits: event.misfits(),
+            skipped: false,
+        }
+    }
 }
 
 /// The event cannot be put on a line: it is not a JSON object. It can never succeed, and goes to the dead letters.
@@ -35,38 +73,62 @@ pub struct Noted {
 pub struct Unencodable(#[from] pub Unreadable);
 
 impl Format {
-    /// Appends exactly one line, `\n` included. On an error `out` is as it was before.
+    /// The line that stands before all others, without its line break, where the format has one.
+    pub const fn header(&self) -> Option<&'static str> {
+        match self {
+            Self::Csv { raw: false } => Some(csv::HEADER),
+            Self::Csv { raw: true } => Some(csv::HEADER_RAW),
+            _ => None,
+        }
+    }
+
+    /// Appends exactly one line, `\n` included, or nothing where the event is [skipped](Noted::skipped). On an error `out`
+    /// is as it was before.
     ///
     /// A line break inside the event, which can only be white space between tokens, becomes a space, so that a
-    /// pretty-printed event stays one line; otherwise an event's own bytes are never changed.
+    /// pretty-printed event stays one line; otherwise an event's own bytes are never changed. Only a record of CSV may
+    /// hold line breaks, between quotes.
     pub fn write_line(&self, event: &StoredEvent<'_>, out: &mut Vec<u8>) -> Result<Noted, Unencodable> {
-        let noted = match *self {
-            Self::Normalized { raw } => {
-                let normalized = Normalized::parse(event.raw)?;
-                let StoredEvent { stream, observed_at, late, revision, .. } = *event;
-                normalized.write_json(&Context { stream, observed_at, late, revision, raw }, out);
-                Noted {
-                    unknown_type: normalized.event_type().is_none(),
-                    unknown_fields: normalized.unknown_fields(),
-                    unlisted_fields: normalized.unlisted_fields(),
-                    misfits: normalized.misfits(),
-                }
-            }
-            Self::Raw => {
-                let line = event.raw.trim_ascii();
-                // What is plainly no object must not become a line. And only valid JSON may have its line breaks
-                // replaced; without any, an object is passed on unread.
-                let is_braced = line.starts_with('{') && line.ends_with('}');
-                if !is_braced || memchr::memchr2(b'\n', b'\r', event.raw.as_bytes()).is_some() {
-                    Normalized::parse(event.raw)?;
-                }
-                write_one_line(line, out);
-                Noted::default()
-            }
-        };
-        out.push(b'\n');
+        let noted = self.write(event, false, out)?;
+        if !noted.skipped {
+            out.push(b'\n');
+        }
         Ok(noted)
     }
+
+    /// Appends one event without a line break. On an error, and for an event that is skipped, `out` is as it was before.
+    /// `strict` is for events that become part of a larger JSON text.
+    fn write(&self, event: &StoredEvent<'_>, strict: bool, out: &mut Vec<u8>) -> Result<Noted, Unencodable> {
+        let raw = match *self {
+            Self::Raw => return write_raw(event.raw, strict, out),
+            Self::Normalized { raw } | Self::Csv { raw } | Self::CloudEvents { raw } => raw,
+            Self::SparkpostWebhook | Self::SendGrid => false,
+        };
+        let normalized = Normalized::parse(event.raw)?;
+        let StoredEvent { stream, observed_at, late, revision, .. } = *event;
+        let context = Context { stream, observed_at, late, revision, raw };
+        let mut noted = Noted::of(&normalized);
+        match self {
+            Self::Normalized { .. } | Self::Raw => normalized.write_json(&context, out),
+            Self::Csv { .. } => csv::write(&normalized, &context, out),
+            Self::CloudEvents { .. } => cloudevents::write(&normalized, &context, out),
+            Self::SparkpostWebhook => sparkpost_webhook::write(&normalized, out),
+            Self::SendGrid => noted.skipped = !sendgrid::write(&normalized, out),
+        }
+        Ok(noted)
+    }
+}
+
+fn write_raw(raw: &str, strict: bool, out: &mut Vec<u8>) -> Result<Noted, Unencodable> {
+    let line = raw.trim_ascii();
+    // What is plainly no object must not become a line. And only valid JSON may have its line breaks replaced; without
+    // any, an object is passed on unread.
+    let is_braced = line.starts_with('{') && line.ends_with('}');
+    if strict || !is_braced || memchr::memchr2(b'\n', b'\r', raw.as_bytes()).is_some() {
+        Normalized::parse(raw)?;
+    }
+    write_one_line(line, out);
+    Ok(Noted::default())
 }
 
 #[cfg(test)]
@@ -75,7 +137,15 @@ mod tests {
     use crate::core::event::StreamName;
     use crate::core::time::UtcMillis;
 
-    const FORMATS: [Format; 3] = [Format::Normalized { raw: true }, Format::Normalized { raw: false }, Format::Raw];
+    const FORMATS: [Format; 7] = [
+        Format::Normalized { raw: true },
+        Format::Normalized { raw: false },
+        Format::Raw,
+        Format::Csv { raw: true },
+        Format::CloudEvents { raw: true },
+        Format::SparkpostWebhook,
+        Format::SendGrid,
+    ];
 
     fn write(format: Format, raw: &str, out: &mut Vec<u8>) -> Result<Noted, Unencodable> {
         let stream = StreamName::new("all").unwrap();
@@ -85,8 +155,9 @@ mod tests {
 
     #[test]
     fn a_pretty_printed_event_is_one_line_with_the_same_values() {
-        let pretty = "\r\n{\n  \"type\": \"open\",\r\n  \"subject\": \"a\\nb\"\n}\n";
-        for format in FORMATS {
+        let pretty =
+            "\r\n{\n  \"type\": \"open\",\r\n  \"subject\": \"a\\nb\", \"rcpt_to\": \"x\", \"timestamp\": 1\n}\n";
+        for format in FORMATS.into_iter().filter(|format| format.header().is_none()) {
             let mut out = b"before\n".to_vec();
             write(format, pretty, &mut out).unwrap();
             assert_eq!(memchr::memchr_iter(b'\n', &out).count(), 2);
@@ -94,7 +165,7 @@ mod tests {
         }
         let mut out = Vec::new();
         write(Format::Raw, pretty, &mut out).unwrap();
-        assert_eq!(out, b"{   \"type\": \"open\",    \"subject\": \"a\\nb\" }\n");
+        assert_eq!(out, b"{   \"type\": \"open\",    \"subject\": \"a\\nb\", \"rcpt_to\": \"x\", \"timestamp\": 1 }\n");
     }
 
     #[test]

@@ -21,6 +21,8 @@ struct Plan {
     rotate_size: Option<u64>,
     rotate: Rotate,
     compress: Compress,
+    /// The first line of every file.
+    header: Option<&'static str>,
     /// For each batch: hours since the start of the plan, and its parts.
     batches: Vec<(i64, Vec<Part>)>,
 }
@@ -34,6 +36,7 @@ impl Plan {
     fn rules(&self, folder: &Path) -> Arc<Rules> {
         Arc::new(Rules {
             template: Template::parse(&format!("{}/{}", folder.display(), self.template)).unwrap(),
+            header: self.header,
             rotate_size: self.rotate_size,
             rotate: self.rotate,
             compress: self.compress,
@@ -139,13 +142,20 @@ fn found(plan: &Plan, folder: &Path) -> Lines {
             }
         };
         let mut whole = String::new();
+        let add = |whole: &mut String, text: String| match plan.header {
+            Some(header) if !text.is_empty() => {
+                let lines = text.strip_prefix(header).and_then(|rest| rest.strip_prefix('\n'));
+                whole.push_str(lines.unwrap_or_else(|| panic!("no header: {text}")));
+            }
+            _ => whole.push_str(&text),
+        };
         for number in 1..=finish::highest_number(Path::new(&live)).unwrap() {
             let same: Vec<_> = files.iter().filter(of_live(number)).collect();
             assert!(same.len() < 2, "one file under two names: {same:?}");
-            same.iter().for_each(|file| whole.push_str(&text_of(file)));
+            same.iter().for_each(|file| add(&mut whole, text_of(file)));
         }
         if Path::new(&live).exists() {
-            whole.push_str(&text_of(Path::new(&live)));
+            add(&mut whole, text_of(Path::new(&live)));
         }
         assert!(whole.is_empty() || whole.ends_with('\n'));
         lines.insert(live, whole.lines().map(str::to_owned).collect());
@@ -165,9 +175,14 @@ fn plans() -> Vec<Plan> {
             (56, vec![(2, "b", 2), (1, "a", 1)]),
         ]
     };
-    let plan =
-        |template, rotate_size, rotate, compress| Plan { template, rotate_size, rotate, compress, batches: batches() };
+    let plan = |template, rotate_size, rotate, compress| {
+        let header = None;
+        Plan { template, rotate_size, rotate, compress, header, batches: batches() }
+    };
+    let headed = |plan| Plan { header: Some("a header"), ..plan };
     vec![
+        headed(plan("e.csv", Some(60), Rotate::None, Compress::None)),
+        headed(plan("{stream}/e-{date}.csv", None, Rotate::Daily, Compress::Gzip)),
         plan("e.ndjson", None, Rotate::None, Compress::None),
         plan("{stream}/e-{date}.ndjson", None, Rotate::None, Compress::None),
         plan("e.ndjson", Some(40), Rotate::None, Compress::Gzip),
@@ -257,8 +272,8 @@ fn a_write_whose_receipt_was_not_stored_never_happened() {
 fn a_batch_that_is_written_but_not_synced_is_not_acknowledged() {
     let parts = || vec![(0, "a", 3)];
     let batches = vec![(0, parts()), (1, parts())];
-    let plan =
-        Plan { template: "e.ndjson", rotate_size: None, rotate: Rotate::None, compress: Compress::None, batches };
+    let (template, compress) = ("e.ndjson", Compress::None);
+    let plan = Plan { template, rotate_size: None, rotate: Rotate::None, compress, header: None, batches };
     let mut refused_whole = 0;
     for steps in 0.. {
         let folder = empty_folder();

@@ -1,4 +1,4 @@
-//! The file sink: lines of JSON in files, each acknowledged event exactly once, across crashes, full disks and rotation.
+//! The file sink: lines in files, each acknowledged event exactly once, across crashes, full disks and rotation.
 //! It exists because a file can be cut back: the committed lengths are stored with the position, and what is longer
 //! was never acknowledged.
 //!
@@ -24,6 +24,12 @@
 //! The price, more than one unfinished file, is bounded: at most [`MAX_FILES`] are in the ledger, beyond that the ones
 //! longest unwritten are finished (or, without rotation, let go of and taken up again), and one is open at a time.
 //!
+//! # Headers
+//!
+//! Where the format has a header, it is the first line of every file: it goes out with the first lines that a file gets
+//! while it is empty, in the same write, so that it is committed and cut back together with them. A file that holds
+//! anything is continued without one.
+//!
 //! # Files that others touch
 //!
 //! A file that is gone or empty although bytes of it are committed was rotated by somebody else (logrotate, with or
@@ -42,7 +48,7 @@ mod crash;
 pub use template::{Template, TemplateError};
 
 use super::encode::Format;
-use super::{Batch, Receipt, Refusal, Sink};
+use super::{Batch, OnSkipped, Receipt, Refusal, Sink};
 use crate::core::BoxFuture;
 use crate::core::event::StoredEvent;
 use crate::core::time::{DAY, HOUR, Millis, UtcMillis};
@@ -145,6 +151,7 @@ pub struct FileSink {
     format: Format,
     event_time: EventTime,
     clock: Clock,
+    on_skipped: Option<OnSkipped>,
     receipt: Receipt,
     desk: Desk,
 }
@@ -179,12 +186,19 @@ impl FileSink {
             let why = "`compress` is for finished files, and without rotation no file is ever finished".to_owned();
             return Err(unusable(why, "set `rotate = \"daily\"` or `rotate_size`, or leave `compress` out"));
         }
-        let rules = Arc::new(Rules { template, rotate_size, rotate, compress, on_note });
+        let header = format.header();
+        let rules = Arc::new(Rules { template, header, rotate_size, rotate, compress, on_note });
         let receipt = receipt.cloned().unwrap_or_default();
-        let mut sink = Self { rules, format, event_time, clock, receipt, desk: Desk::Gone };
+        let mut sink = Self { rules, format, event_time, clock, on_skipped: None, receipt, desk: Desk::Gone };
         sink.receipt = sink.run(|writer, _| Ok(writer.receipt())).await?;
         let receipt = sink.receipt.clone();
         Ok((sink, receipt))
+    }
+
+    /// The same sink, which tells how many events its format left out.
+    #[must_use]
+    pub fn on_skipped(self, on_skipped: OnSkipped) -> Self {
+        Self { on_skipped: Some(on_skipped), ..self }
     }
 
     /// Runs `work` on the blocking thread and waits for it.
@@ -250,8 +264,11 @@ impl FileSink {
         let encoded = encode(self.format, batch, &routes, sender).await;
         let written = self.welcome_back().await;
         // An event that cannot be encoded ends the write; what the writer says about that is only the echo.
-        encoded?;
+        let skipped = encoded?;
         self.receipt = written?;
+        if let Some(on_skipped) = self.on_skipped.as_ref().filter(|_| skipped > 0) {
+            on_skipped(skipped);
+        }
         if let Desk::Here(writer) = &mut self.desk {
             writer.seen();
         }
@@ -294,32 +311,34 @@ struct Routes {
     members: Vec<Vec<usize>>,
 }
 
-/// Encodes a batch, file by file, and sends it away in pieces of whole lines. Ends early, without an error of its own,
-/// where the writer has stopped listening: the writer's word counts then.
+/// Encodes a batch, file by file, and sends it away in pieces of whole lines. Says how many events have no line. Ends
+/// early, without an error of its own, where the writer has stopped listening: the writer's word counts then.
 async fn encode(
     format: Format,
     batch: &Batch<'_>,
     routes: &Routes,
     sender: mpsc::Sender<Piece>,
-) -> Result<(), Refusal> {
+) -> Result<u64, Refusal> {
+    let mut skipped = 0;
     for (target, members) in routes.members.iter().enumerate() {
         let mut lines = Vec::new();
         for &index in members {
             let event = &batch.events[index];
-            format.write_line(event, &mut lines).map_err(|error| Refusal::Never { why: error.to_string() })?;
+            let noted = format.write_line(event, &mut lines);
+            skipped += u64::from(noted.map_err(|error| Refusal::Never { why: error.to_string() })?.skipped);
             if lines.len() >= PIECE_BYTES
                 && sender.send(Piece::Lines(target, std::mem::take(&mut lines))).await.is_err()
             {
-                return Ok(());
+                return Ok(skipped);
             }
         }
         if !lines.is_empty() && sender.send(Piece::Lines(target, lines)).await.is_err() {
-            return Ok(());
+            return Ok(skipped);
         }
     }
     // Where this cannot be sent either, the writer has already said why.
     let _ = sender.send(Piece::End).await;
-    Ok(())
+    Ok(skipped)
 }
 
 impl Sink for FileSink {

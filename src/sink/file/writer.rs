@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 /// The options, checked, as the writer needs them.
 pub(super) struct Rules {
     pub(super) template: Template,
+    /// The first line of every file, without its line break.
+    pub(super) header: Option<&'static str>,
     pub(super) rotate_size: Option<u64>,
     pub(super) rotate: Rotate,
     pub(super) compress: Compress,
@@ -100,7 +102,7 @@ impl Writer {
         self.verify()?;
         self.dirty = true;
         let outcome = self.prepare(targets, now).and_then(|mut next| {
-            append(targets, pieces, &mut next)?;
+            self.append(targets, pieces, &mut next)?;
             Ok(next)
         });
         match outcome {
@@ -252,6 +254,40 @@ impl Writer {
         }
     }
 
+    /// Appends the lines that come, target by target, and enters the new lengths into the next ledger.
+    fn append(&self, targets: &[Target], mut pieces: mpsc::Receiver<Piece>, next: &mut Ledger) -> Result<(), Refusal> {
+        let mut open: Option<Open> = None;
+        loop {
+            match pieces.blocking_recv() {
+                Some(Piece::Lines(target, lines)) => {
+                    let path = &targets[target].path;
+                    let mut current = match open.take() {
+                        Some(current) if current.path == *path => current,
+                        before => {
+                            close(before, next)?;
+                            self.open_target(path, next)?
+                        }
+                    };
+                    current.append(&lines)?;
+                    open = Some(current);
+                }
+                Some(Piece::End) => return close(open, next),
+                None => return Err(Refusal::Later { why: "the write was given up half-way".to_owned(), after: None }),
+            }
+        }
+    }
+
+    /// Opens a file to append to it. One that is empty is begun with the header.
+    fn open_target(&self, path: &str, next: &Ledger) -> Result<Open, Refusal> {
+        let mut open = Open { file: disk::open_to_append(Path::new(path))?, path: path.to_owned(), added: 0 };
+        let is_empty = next.files.get(path).is_none_or(|entry| entry.len == 0);
+        if let Some(header) = self.rules.header.filter(|_| is_empty) {
+            open.append(header.as_bytes())?;
+            open.append(b"\n")?;
+        }
+        Ok(open)
+    }
+
     /// Lets go of the files longest unwritten, so that no more than [`MAX_FILES`] stay unfinished.
     fn make_room(&self, next: &mut Ledger, wanted: &BTreeSet<&str>) -> Result<(), Refusal> {
         let begun = wanted.iter().filter(|path| !next.files.contains_key(**path)).count();
@@ -271,30 +307,6 @@ impl Writer {
             }
         }
         Ok(())
-    }
-}
-
-/// Appends the lines that come, target by target, and enters the new lengths into the next ledger.
-fn append(targets: &[Target], mut pieces: mpsc::Receiver<Piece>, next: &mut Ledger) -> Result<(), Refusal> {
-    let mut open: Option<Open> = None;
-    loop {
-        match pieces.blocking_recv() {
-            Some(Piece::Lines(target, lines)) => {
-                let path = &targets[target].path;
-                let mut current = match open.take() {
-                    Some(current) if current.path == *path => current,
-                    before => {
-                        close(before, next)?;
-                        Open { file: disk::open_to_append(Path::new(path))?, path: path.clone(), added: 0 }
-                    }
-                };
-                disk::append(&mut current.file, &lines, Path::new(path))?;
-                current.added += lines.len() as u64;
-                open = Some(current);
-            }
-            Some(Piece::End) => return close(open, next),
-            None => return Err(Refusal::Later { why: "the write was given up half-way".to_owned(), after: None }),
-        }
     }
 }
 
@@ -325,6 +337,14 @@ struct Open {
     file: File,
     path: String,
     added: u64,
+}
+
+impl Open {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        disk::append(&mut self.file, bytes, Path::new(&self.path))?;
+        self.added += bytes.len() as u64;
+        Ok(())
+    }
 }
 
 impl Rules {
