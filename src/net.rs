@@ -1,11 +1,15 @@
 //! The only HTTP client of the program: its timeouts, its limits and the way it reads a body.
 //! It exists so that no request can follow a redirect, wait for ever, or grow without bound, whoever makes it.
 
+mod body;
+pub mod guard;
+
 use crate::core::BoxFuture;
 use crate::core::time::UtcMillis;
+use body::Body;
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
-use std::io::{self, Write};
+use guard::{Guard, GuardedResolver, NotPermitted};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -29,6 +33,7 @@ pub struct Client {
     way: Way,
     limits: Limits,
     spares: Spares,
+    guard: Option<Guard>,
 }
 
 /// What carries requests.
@@ -147,6 +152,9 @@ pub enum NetError {
     /// The connection ended before the body did, or the body is not what its headers say.
     #[error("the response was cut short or damaged: {0}")]
     Broken(String),
+    /// The host leads to an address that may not be reached.
+    #[error("{0}")]
+    NotPermitted(String),
     /// The decompressed body passed the cap.
     #[error("the response is larger than {0} bytes")]
     TooLarge(u64),
@@ -155,6 +163,16 @@ pub enum NetError {
 impl Client {
     /// A client with these limits. `extra_roots` is PEM text of certificates trusted besides the system's.
     pub fn new(limits: Limits, extra_roots: Option<&[u8]>) -> Result<Self, NetError> {
+        Self::build(limits, extra_roots, None)
+    }
+
+    /// Like [`Client::new`], for requests to whatever address somebody typed or a name leads to: it reaches those that
+    /// `guard` permits, and is not sent through a proxy, which would resolve names by itself.
+    pub fn guarded(limits: Limits, extra_roots: Option<&[u8]>, guard: Guard) -> Result<Self, NetError> {
+        Self::build(limits, extra_roots, Some(guard))
+    }
+
+    fn build(limits: Limits, extra_roots: Option<&[u8]>, guard: Option<Guard>) -> Result<Self, NetError> {
         // Choosing the provider twice is no error: the first choice stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let setup = |e: reqwest::Error| NetError::Setup(innermost(&e));
@@ -174,21 +192,57 @@ impl Client {
             }
             builder = builder.tls_certs_merge(roots);
         }
-        Ok(Self { way: Way::Network(builder.build().map_err(setup)?), limits, spares: Spares::default() })
+        if let Some(guard) = &guard {
+            builder = builder.no_proxy().dns_resolver(Arc::new(GuardedResolver(guard.clone())));
+        }
+        Ok(Self { way: Way::Network(builder.build().map_err(setup)?), limits, spares: Spares::default(), guard })
     }
 
     /// A client with these limits whose requests `carrier` carries.
     pub fn carried(limits: Limits, carrier: Carrier) -> Self {
-        Self { way: Way::Memory(carrier), limits, spares: Spares::default() }
+        Self { way: Way::Memory(carrier), limits, spares: Spares::default(), guard: None }
     }
 
     /// One GET. `authorization` is sent as it stands and marked sensitive.
     pub async fn get(&self, url: url::Url, authorization: Option<&str>) -> Result<Received, NetError> {
-        let host = url.host_str().unwrap_or_default();
-        let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        let host = host_of(&url);
         match &self.way {
             Way::Network(http) => self.get_over_network(http, url, &host, authorization).await,
             Way::Memory(carrier) => self.get_from_memory(carrier, url, &host, authorization).await,
+        }
+    }
+
+    /// One POST, and its answer. `headers` whose flag is set are marked sensitive; a client of memory has none to send.
+    pub async fn post(&self, url: url::Url, headers: &[(&str, &str, bool)], body: Bytes) -> Result<Received, NetError> {
+        let Way::Network(http) = &self.way else { return Err(NetError::Setup("memory carries no POST".into())) };
+        let host = self.permitted(&url)?;
+        let mut request = http.post(url).header("accept-encoding", "gzip").body(body);
+        for (name, value, is_secret) in headers {
+            let mut value = reqwest::header::HeaderValue::from_str(value)
+                .map_err(|_| NetError::Setup(format!("the value of the header `{name}` holds what no header can")))?;
+            value.set_sensitive(*is_secret);
+            request = request.header(*name, value);
+        }
+        let answer = request.send().await.map_err(|e| classify(&e, &host, &self.limits))?;
+        self.read_answer(answer, &host).await
+    }
+
+    /// One HEAD, and its answer: whether anybody is there.
+    pub async fn head(&self, url: url::Url) -> Result<Received, NetError> {
+        let Way::Network(http) = &self.way else { return Err(NetError::Setup("memory carries no HEAD".into())) };
+        let host = self.permitted(&url)?;
+        let answer = http.head(url).send().await.map_err(|e| classify(&e, &host, &self.limits))?;
+        self.read_answer(answer, &host).await
+    }
+
+    /// The host of `url`, where it is not an address that may not be reached; names are judged when they are resolved.
+    fn permitted(&self, url: &url::Url) -> Result<String, NetError> {
+        let host = host_of(url);
+        match (&self.guard, literal_address(url)) {
+            (Some(guard), Some(address)) if !guard.permits(address) => {
+                Err(NetError::NotPermitted(NotPermitted { host, address }.to_string()))
+            }
+            _ => Ok(host),
         }
     }
 
@@ -206,7 +260,11 @@ impl Client {
             value.set_sensitive(true);
             request = request.header(reqwest::header::AUTHORIZATION, value);
         }
-        let mut response = request.send().await.map_err(|e| classify(&e, host, &self.limits))?;
+        let response = request.send().await.map_err(|e| classify(&e, host, &self.limits))?;
+        self.read_answer(response, host).await
+    }
+
+    async fn read_answer(&self, mut response: reqwest::Response, host: &str) -> Result<Received, NetError> {
         let mut body = self.body_for(response.headers(), response.content_length());
         let mut wire_bytes = 0;
         let mut large = None;
@@ -282,79 +340,18 @@ impl Client {
     }
 }
 
-/// A body under construction, plain or inflating, never above its cap.
-enum Body {
-    Plain(Capped),
-    Gzip(Box<MultiGzDecoder<Capped>>),
+/// The host, with its port where one is written.
+fn host_of(url: &url::Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-struct Capped {
-    bytes: Vec<u8>,
-    cap: u64,
-}
-
-impl Write for Capped {
-    fn write(&mut self, chunk: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() as u64 + chunk.len() as u64 > self.cap {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        self.bytes.extend_from_slice(chunk);
-        Ok(chunk.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Body {
-    /// A body that grows in `spare`.
-    fn new(mut spare: Vec<u8>, gzip: bool, announced: Option<u64>, cap: u64) -> Self {
-        spare.clear();
-        // What a server announces is only believed up to the cap.
-        spare.reserve_exact(usize::try_from(announced.unwrap_or(0).min(cap)).unwrap_or(0));
-        let plain = Capped { bytes: spare, cap };
-        if gzip { Self::Gzip(Box::new(MultiGzDecoder::new(plain))) } else { Self::Plain(plain) }
-    }
-
-    /// Bytes so far, decompressed.
-    fn len(&self) -> usize {
-        match self {
-            Self::Plain(plain) => plain.bytes.len(),
-            Self::Gzip(gzip) => gzip.get_ref().bytes.len(),
-        }
-    }
-
-    fn push(&mut self, chunk: &[u8]) -> Result<(), NetError> {
-        let written = match self {
-            Self::Plain(plain) => plain.write_all(chunk),
-            Self::Gzip(gzip) => gzip.write_all(chunk),
-        };
-        written.map_err(|e| self.broken(&e, "it is not valid gzip"))
-    }
-
-    fn finish(mut self) -> Result<Vec<u8>, NetError> {
-        if let Self::Gzip(gzip) = &mut self
-            && let Err(e) = gzip.try_finish()
-        {
-            return Err(self.broken(&e, "its gzip stream has no valid end"));
-        }
-        let plain = match &mut self {
-            Self::Plain(plain) => plain,
-            Self::Gzip(gzip) => gzip.get_mut(),
-        };
-        Ok(std::mem::take(&mut plain.bytes))
-    }
-
-    fn broken(&self, error: &io::Error, otherwise: &str) -> NetError {
-        let cap = match self {
-            Self::Plain(plain) => plain.cap,
-            Self::Gzip(gzip) => gzip.get_ref().cap,
-        };
-        match error.kind() {
-            io::ErrorKind::FileTooLarge => NetError::TooLarge(cap),
-            _ => NetError::Broken(otherwise.into()),
-        }
+/// The address that stands where a host's name could.
+fn literal_address(url: &url::Url) -> Option<std::net::IpAddr> {
+    match url.host()? {
+        url::Host::Ipv4(address) => Some(address.into()),
+        url::Host::Ipv6(address) => Some(address.into()),
+        url::Host::Domain(_) => None,
     }
 }
 
@@ -366,6 +363,9 @@ fn classify(error: &reqwest::Error, host: &str, limits: &Limits) -> NetError {
         return NetError::Tls { host: host.to_owned(), why, hint };
     }
     let chain = || std::iter::successors(std::error::Error::source(error), |e| e.source());
+    if let Some(refused) = chain().find_map(|cause| cause.downcast_ref::<NotPermitted>()) {
+        return NetError::NotPermitted(refused.to_string());
+    }
     if error.is_timeout() {
         let after = if error.is_connect() { limits.connect } else { limits.request };
         let what = if error.is_connect() { "connecting" } else { "waiting for the response" };
@@ -446,12 +446,7 @@ fn innermost(error: &reqwest::Error) -> String {
 mod tests {
     use super::*;
     use flate2::{Compression, write::GzEncoder};
-
-    fn inflate(bytes: &[u8], cap: u64) -> Result<Vec<u8>, NetError> {
-        let mut body = Body::new(Vec::new(), true, None, cap);
-        bytes.chunks(7).try_for_each(|chunk| body.push(chunk))?;
-        body.finish()
-    }
+    use std::io::Write as _;
 
     fn gzip(text: &[u8]) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -496,31 +491,5 @@ mod tests {
         assert!(matches!(get("/cut").await, Err(NetError::Broken(_))));
         assert!(matches!(get("/bomb").await, Err(NetError::TooLarge(1_000))));
         assert!(matches!(get("/slow").await, Err(NetError::Timeout(_))));
-    }
-
-    #[test]
-    fn a_whole_gzip_body_is_read_and_every_cut_one_refused() {
-        let text = br#"{"results":[{"type":"open"}],"total_count":1}"#.repeat(20);
-        let whole = gzip(&text);
-        assert_eq!(inflate(&whole, 1 << 20).unwrap(), &text[..]);
-        for cut in 0..whole.len() {
-            assert!(matches!(inflate(&whole[..cut], 1 << 20), Err(NetError::Broken(_))), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn damage_is_noticed() {
-        let mut bytes = gzip(b"some text that is long enough to be worth a checksum");
-        let crc = bytes.len() - 6;
-        bytes[crc] ^= 1;
-        assert!(matches!(inflate(&bytes, 1 << 20), Err(NetError::Broken(_))));
-    }
-
-    #[test]
-    fn a_bomb_stops_at_the_cap() {
-        let bomb = gzip(&vec![b' '; 8 << 20]);
-        assert!(bomb.len() < 256 << 10);
-        let refused = inflate(&bomb, 1 << 20);
-        assert!(matches!(refused, Err(NetError::TooLarge(cap)) if cap == 1 << 20), "{refused:?}");
     }
 }

@@ -7,7 +7,7 @@ use crate::core::time::{MINUTE, SECOND, humane};
 use crate::core::window::Window;
 use crate::daemon::ask::Patience;
 use crate::daemon::clock::{TOLERANCE, TimeSource};
-use crate::daemon::sinks::opener;
+use crate::daemon::sinks::{Means, opener};
 use crate::daemon::upstream::Upstream;
 use crate::sink::{Receipt, Refusal};
 use crate::source::Ask;
@@ -101,7 +101,9 @@ async fn sinks(config: &Config) -> Result<(), Failure> {
         let name = sink.name.clone();
         let receipt = store.read(move |reader: &mut Reader| reader.position(&name)).await?;
         let nowhere = Arc::new(|| Box::new(std::io::sink()) as Box<dyn std::io::Write + Send>);
-        let open = opener(&sink.name, &sink.kind, nowhere, TimeSource::system().wall, Arc::default());
+        let env = Arc::new(|name: &str| std::env::var(name).ok());
+        let means = Means { stdout: nowhere, now: TimeSource::system().wall, env, tally: Arc::default() };
+        let open = opener(sink, means);
         let opened = match open(receipt.map(|bookmark| Receipt(bookmark.receipt))).await {
             Ok((mut opened, _)) => opened.check().await,
             Err(refusal) => Err(refusal),

@@ -23,6 +23,7 @@ mod audit;
 mod backfill;
 mod catalogue;
 mod check;
+mod dead_letters;
 mod demo;
 mod exit;
 mod gaps;
@@ -33,10 +34,12 @@ mod output;
 mod plan;
 mod progress;
 mod range;
+mod replay;
 mod run;
 mod schema;
 mod signals;
 mod simulate;
+mod sinks;
 mod status;
 mod telemetry;
 mod text;
@@ -102,6 +105,12 @@ enum Command {
     Gaps(gaps::Options),
     /// What catching up or a backfill would cost, and whether it beats expiry
     Plan(plan::Options),
+    /// Where every sink is; pause, resume or rewind one
+    Sinks(sinks::Options),
+    /// Hand captured events to a sink once more
+    Replay(replay::Options),
+    /// What sinks refused for good and rows that are no events: look, try again, drop
+    DeadLetters(dead_letters::Options),
     /// Event types and fields the API documents, and those sparkspool does not know
     Catalogue(catalogue::Options),
     /// See it work: a simulated day of mail, captured, verified and written to ./sparkspool-demo
@@ -156,6 +165,9 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
         Command::Audit(options) => audit::run(global, &options).await,
         Command::Gaps(options) => gaps::run(global, &options).await,
         Command::Plan(options) => plan::run(global, &options).await,
+        Command::Sinks(options) => sinks::run(global, &options),
+        Command::Replay(options) => replay::run(global, &options).await,
+        Command::DeadLetters(options) => dead_letters::run(global, &options),
         Command::Catalogue(options) => catalogue::run(global, &options).await,
         Command::Demo(options) => demo::run(global, &options).await,
         Command::Simulate(options) => simulate::run(&options).await,
@@ -182,6 +194,15 @@ impl Global {
             config.data_dir.clone_from(dir);
         }
         Ok(config)
+    }
+}
+
+/// When an order that was handed in is obeyed.
+fn when_obeyed(config: &Config) -> &'static str {
+    if crate::store::is_held(&config.data_dir) {
+        " (the daemon obeys within seconds)"
+    } else {
+        " (from the next run on)"
     }
 }
 

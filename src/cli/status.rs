@@ -274,15 +274,20 @@ impl Reach {
     }
 }
 
+/// The name of a sink's kind.
+pub(super) fn kind(sink: &config::SinkConfig) -> &'static str {
+    match sink.kind {
+        SinkKind::File(_) => "file",
+        SinkKind::Stdout(_) => "stdout",
+        SinkKind::Webhook(_) => "webhook",
+    }
+}
+
 impl Sink {
     fn of(sink: &config::SinkConfig, position: Position, waiting: u64, board: SinkBoard) -> Self {
         let Position { seq, index } = position;
         let SinkBoard { suspended, error, hint } = board;
-        let kind = match sink.kind {
-            SinkKind::File(_) => "file",
-            SinkKind::Stdout(_) => "stdout",
-        };
-        Self { name: sink.name.clone(), kind, seq, index, waiting, suspended, error, hint }
+        Self { name: sink.name.clone(), kind: kind(sink), seq, index, waiting, suspended, error, hint }
     }
 }
 

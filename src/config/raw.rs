@@ -1,6 +1,10 @@
 //! Exactly what may be typed into the configuration file: names, types and defaults, and nothing about their meaning.
 //! It exists because these types are the JSON Schema, and the schema is what a file is checked against.
 
+mod webhook;
+
+pub use webhook::RawWebhook;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -204,7 +208,7 @@ pub enum RawFilterValue {
 /// One sink: what it is handed, and exactly one table, whose name says what kind of sink it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Sink", extend("oneOf" = [{"required": ["file"]}, {"required": ["stdout"]}]))]
+#[schemars(rename = "Sink", extend("oneOf" = [{"required": ["file"]}, {"required": ["stdout"]}, {"required": ["webhook"]}]))]
 pub struct RawSink {
     /// Lines in files.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,6 +216,9 @@ pub struct RawSink {
     /// Lines on standard output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<RawStdout>,
+    /// Requests over HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<RawWebhook>,
     /// Which events it wants: fields of the normalized event, each with a list of values; an event must have one value of
     /// each. Default: none, which is everything.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -242,6 +249,7 @@ impl Default for RawSink {
         Self {
             file: None,
             stdout: None,
+            webhook: None,
             filter: BTreeMap::new(),
             start: RawSinkStart::Beginning,
             batch_events: None,

@@ -10,6 +10,7 @@ use crate::core::event::StreamName;
 use crate::core::recheck::Reread;
 use crate::core::selection::Selection;
 use crate::core::time::{Millis, UtcMillis};
+use crate::net::guard::Block;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -130,6 +131,37 @@ pub enum SinkKind {
     File(FileOptions),
     /// Lines on standard output; at most one sink is of this kind.
     Stdout(StdoutOptions),
+    /// Requests over HTTP.
+    Webhook(Box<WebhookOptions>),
+}
+
+/// Requests over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebhookOptions {
+    /// Where they go: `http` or `https`, a host, no credentials.
+    pub url: Url,
+    /// What they hold.
+    pub format: Format,
+    /// Whether an event carries the raw one.
+    pub include_raw: bool,
+    /// Whether each event is a request of its own.
+    pub single: bool,
+    /// Whether bodies are compressed.
+    pub gzip: bool,
+    /// Further headers, none of which is set by the sink itself.
+    pub headers: Vec<(String, String)>,
+    /// Where the token of `Authorization: Bearer` is found.
+    pub bearer: Option<KeySource>,
+    /// Where the secrets of Standard Webhooks are found.
+    pub secret: Option<KeySource>,
+    /// Where the key of SendGrid's signature is found.
+    pub sendgrid_key: Option<KeySource>,
+    /// Longest time for one request; 1 s to 5 min.
+    pub timeout: Millis,
+    /// What may be reached although it is not public.
+    pub allow: Vec<Block>,
+    /// Certificates to trust beside the system's, PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Lines in files.

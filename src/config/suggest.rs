@@ -138,7 +138,6 @@ pub(super) fn sink_kind(key: &str, place: &Place<'_>, kinds: &[&str]) -> [String
 
 /// Kinds that other builds have, or will have.
 const LATER_KINDS: &[&str] = &[
-    "webhook",
     "http",
     "sqlite",
     "kafka",

@@ -6,7 +6,7 @@ use super::ask::Halt;
 use super::forward::{Forwarder, SinkHealth};
 use super::ingest::{Ingest, dialect_key};
 use super::notify::Pulse;
-use super::sinks::{opener, terms};
+use super::sinks::{Means, opener, terms};
 use super::tally::Tally;
 use super::upstream::{SetupError, Surroundings, Upstream};
 use super::walk::Walker;
@@ -196,6 +196,12 @@ impl Engine {
         let mut started =
             Forwarders { health: BTreeMap::new(), drain: drain.clone(), abort: abort.clone(), tasks: JoinSet::new() };
         let wall = self.surroundings.time.wall.clone();
+        let means = Means {
+            stdout: self.surroundings.stdout.clone(),
+            now: wall.clone(),
+            env: self.surroundings.env.clone(),
+            tally: self.tally.clone(),
+        };
         for sink in &self.config.sinks {
             let follows = self.followed(&sink.name);
             if follows.is_empty() {
@@ -205,13 +211,7 @@ impl Engine {
             started.health.insert(sink.name.clone(), health.clone());
             let forwarder = Forwarder {
                 name: sink.name.clone(),
-                open: opener(
-                    &sink.name,
-                    &sink.kind,
-                    self.surroundings.stdout.clone(),
-                    wall.clone(),
-                    self.tally.clone(),
-                ),
+                open: opener(sink, means.clone()),
                 store: self.store.clone(),
                 terms: terms(sink),
                 follows,

@@ -3,30 +3,48 @@
 
 use super::forward::{OpenSink, Terms};
 use super::tally::Tally;
-use crate::config::{Compress, FileOptions, Format as ConfiguredFormat, Rotate, SinkConfig, SinkKind, SinkStart};
+use super::upstream::ReadEnv;
+use crate::config::{
+    Compress, FileOptions, Format as ConfiguredFormat, KeySource, Rotate, SinkConfig, SinkKind, SinkStart,
+    WebhookOptions,
+};
 use crate::core::normalize::event_time;
 use crate::core::time::UtcMillis;
+use crate::net::guard::Guard;
+use crate::net::{Client, Limits};
 use crate::sink::encode::Format;
-use crate::sink::{OnSkipped, Receipt, Sink, file, stdout};
+use crate::sink::webhook::{KeyProblem, Secrets, SendGridKey, WebhookSink};
+use crate::sink::{OnSkipped, Receipt, Refusal, Sink, file, stdout, webhook};
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 /// Makes the writer of a `stdout` sink; handed in, so that tests and the CLI decide where it goes.
 pub type MakeStdout = Arc<dyn Fn() -> Box<dyn Write + Send> + Send + Sync>;
 
-/// How to open a sink of this kind. What its format leaves out is counted in `tally`.
-pub fn opener(
-    name: &str,
-    kind: &SinkKind,
-    stdout: MakeStdout,
-    now: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
-    tally: Arc<Tally>,
-) -> OpenSink {
-    let name: Arc<str> = name.into();
-    let on_skipped = count_skipped(name.clone(), tally);
-    match kind {
-        SinkKind::File(options) => open_file(name, file_options(options), now, on_skipped),
-        SinkKind::Stdout(options) => open_stdout(stdout, format(options.format, options.include_raw), on_skipped),
+/// What sinks are opened with beside their configuration.
+#[derive(Clone)]
+pub struct Means {
+    /// Where a `stdout` sink writes.
+    pub stdout: MakeStdout,
+    /// The time of day.
+    pub now: Now,
+    /// Environment variables, for tokens and secrets.
+    pub env: ReadEnv,
+    /// Counts what formats leave out.
+    pub tally: Arc<Tally>,
+}
+
+type Now = Arc<dyn Fn() -> UtcMillis + Send + Sync>;
+
+/// How to open a sink.
+pub fn opener(sink: &SinkConfig, means: Means) -> OpenSink {
+    let name: Arc<str> = sink.name.as_str().into();
+    let on_skipped = count_skipped(name.clone(), means.tally.clone());
+    match &sink.kind {
+        SinkKind::File(options) => open_file(name, file_options(options), means.now, on_skipped),
+        SinkKind::Stdout(options) => open_stdout(means.stdout, format(options.format, options.include_raw), on_skipped),
+        SinkKind::Webhook(options) => open_webhook((**options).clone(), means, on_skipped),
     }
 }
 
@@ -76,6 +94,54 @@ fn open_file(
         })
     })
 }
+
+fn open_webhook(options: WebhookOptions, means: Means, on_skipped: OnSkipped) -> OpenSink {
+    let options = Arc::new(options);
+    Arc::new(move |_| {
+        let opened = webhook(&options, &means, on_skipped.clone());
+        Box::pin(async move { Ok((Box::new(opened?) as Box<dyn Sink>, Receipt::default())) })
+    })
+}
+
+/// Secrets are read with each opening: a suspended sink notices that one was corrected.
+fn webhook(options: &WebhookOptions, means: &Means, on_skipped: OnSkipped) -> Result<WebhookSink, Refusal> {
+    let unusable = |what: &str, why: &dyn std::fmt::Display, hint: String| Refusal::Unusable {
+        why: format!("{what}: {why}"),
+        hint,
+    };
+    let key = |what: &str, source: &Option<KeySource>| match source {
+        Some(source) => source.read(&*means.env).map(Some).map_err(|error| unusable(what, &error, error.hint())),
+        None => Ok(None),
+    };
+    let bad = |what: &str| {
+        let hint = format!("write the {what} anew");
+        let what = what.to_owned();
+        move |problem: KeyProblem| unusable(&what, &problem, hint.clone())
+    };
+    let secret = key("secret", &options.secret)?.map(|text| Secrets::read(&text).map_err(bad("secret")));
+    let signing =
+        key("sendgrid key", &options.sendgrid_key)?.map(|text| SendGridKey::read(&text).map_err(bad("sendgrid key")));
+    let roots = options.ca_file.as_ref().map(std::fs::read).transpose();
+    let roots = roots.map_err(|error| unusable("`ca_file`", &error, "correct `ca_file`".to_owned()))?;
+    let request = Duration::from_millis(options.timeout.unsigned_abs());
+    let limits = Limits { connect: request.min(Duration::from_secs(10)), idle: request, request, body_max: ANSWER_MAX };
+    let client = Client::guarded(limits, roots.as_deref(), Guard::new(&options.allow))
+        .map_err(|error| unusable("the HTTP client", &error, "correct `ca_file`".to_owned()))?;
+    let options = webhook::Options {
+        url: options.url.clone(),
+        format: format(options.format, options.include_raw),
+        single: options.single,
+        gzip: options.gzip,
+        headers: options.headers.clone(),
+        bearer: key("token", &options.bearer)?,
+        secrets: secret.transpose()?.map(Arc::new),
+        sendgrid_key: signing.transpose()?.map(Arc::new),
+    };
+    Ok(WebhookSink::new(options, client, means.now.clone(), on_skipped))
+}
+
+/// Nothing in an answer's body matters; what is read of it lets the connection be used again.
+const ANSWER_MAX: u64 = 1 << 20;
 
 fn file_options(options: &FileOptions) -> file::Options {
     file::Options {

@@ -4,6 +4,7 @@
 pub mod encode;
 pub mod file;
 pub mod stdout;
+pub mod webhook;
 
 use crate::core::BoxFuture;
 use crate::core::event::StoredEvent;

@@ -228,6 +228,22 @@ async fn one_poisoned_event_is_found_by_halving_and_buried_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_far_side_that_refuses_everything_is_suspended_before_everything_is_buried() {
+    let world = World::new();
+    world.capture(0..100).await;
+    world.far.lock().unwrap().poison = ids(0..100);
+    for _ in 0..3 {
+        world.forward(false).await;
+        assert!(world.health.lock().unwrap().suspended);
+    }
+    let letters = || Reader::open(world.dir()).unwrap().dead_letters(0, 100).unwrap().len();
+    assert_eq!(letters(), 10);
+    world.far.lock().unwrap().poison.clear();
+    world.forward(false).await;
+    assert_eq!((world.accepted(), letters()), (ids(10..100), 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sink_gets_only_what_it_wants_and_its_position_passes_the_rest() {
     let mut world = World::new();
     world.terms.selection = types(&["bounced"]);

@@ -29,3 +29,4 @@ mod revisions;
 mod simulator;
 mod sink_contract;
 mod support;
+mod webhook;

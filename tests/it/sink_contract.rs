@@ -4,12 +4,14 @@
 // Always so in this binary; said here so that clippy takes the helpers, too, as tests.
 #![cfg(test)]
 
+use crate::support::receiver::{Receiver, Request};
+use crate::webhook;
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
 use sparkspool::sink::encode::Format;
 use sparkspool::sink::file::{Compress, FileSink, Options, Rotate};
 use sparkspool::sink::stdout::StreamSink;
-use sparkspool::sink::{Batch, Receipt, Refusal, Sink};
+use sparkspool::sink::{self, Batch, Receipt, Refusal, Sink};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -264,6 +266,32 @@ impl Rig for StreamRig {
     const EXACTLY_ONCE: bool = false;
 }
 
+struct WebhookRig {
+    receiver: Receiver,
+    single: bool,
+}
+
+impl WebhookRig {
+    fn new(single: bool) -> Self {
+        Self { receiver: Receiver::start(), single }
+    }
+}
+
+impl Rig for WebhookRig {
+    async fn open(&mut self, _receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
+        let options = webhook::options(&self.receiver.url());
+        (Box::new(webhook::sink(sink::webhook::Options { single: self.single, ..options })), Receipt::default())
+    }
+
+    fn seen(&self) -> Vec<String> {
+        let event = |request: &Request| String::from_utf8(request.body()).unwrap();
+        let seen = self.receiver.seen();
+        if self.single { seen.iter().map(event).collect() } else { seen.iter().flat_map(Request::events).collect() }
+    }
+
+    const EXACTLY_ONCE: bool = false;
+}
+
 /// All checks for one sink.
 macro_rules! contract {
     ($name:ident: $rig:expr) => {
@@ -289,3 +317,5 @@ macro_rules! contract {
 contract!(file: FileRig::plain());
 contract!(rotating_file: FileRig::rotating());
 contract!(stdout: StreamRig::default());
+contract!(webhook_of_batches: WebhookRig::new(false));
+contract!(webhook_of_single_events: WebhookRig::new(true));

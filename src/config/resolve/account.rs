@@ -101,7 +101,7 @@ fn default_key(name: &str, env: &Env<'_>) -> KeySource {
 }
 
 /// Letters, digits and `_`, no digit first; and not what a SparkPost key looks like, forty hexadecimal digits.
-fn is_variable(name: &str) -> bool {
+pub(super) fn is_variable(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     let looks_like_key = name.len() >= 32 && name.bytes().all(|b| b.is_ascii_hexdigit());
     name.bytes().all(allowed) && name.bytes().next().is_some_and(|b| !b.is_ascii_digit()) && !looks_like_key
@@ -165,7 +165,7 @@ fn fallback() -> Url {
     Url::parse(DEFAULT_URL).expect("the default URL is a URL")
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         Some(Host::Ipv4(address)) => address.is_loopback(),

@@ -4,6 +4,7 @@
 mod account;
 mod sink;
 mod stream;
+mod webhook;
 
 use super::Env;
 use super::document::Place;

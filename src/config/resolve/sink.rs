@@ -1,7 +1,7 @@
 //! Sinks: what they write, and that no two write to the same place. It exists apart because a new kind of sink changes
 //! this file and the raw types, and nothing else of the configuration.
 
-use super::Reader;
+use super::{Reader, webhook};
 use crate::config::document::Place;
 use crate::config::raw::{
     RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawSink, RawSinkStart, RawStdout,
@@ -51,7 +51,9 @@ pub(super) fn sinks(
 fn kind(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Option<SinkKind> {
     let file = raw.file.as_ref().map(|file| SinkKind::File(file_options(file, &place.key("file"), read)));
     let stdout = |stdout| SinkKind::Stdout(stdout_options(stdout, &place.key("stdout"), read));
-    file.or_else(|| raw.stdout.as_ref().map(stdout))
+    let stdout = raw.stdout.as_ref().map(stdout);
+    let webhook = raw.webhook.as_ref().map(|raw| webhook::options(raw, &place.key("webhook"), read));
+    file.or(stdout).or(webhook.map(|options| SinkKind::Webhook(Box::new(options))))
 }
 
 fn selection(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Selection {
@@ -78,6 +80,7 @@ fn selection(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Sel
 fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Limits {
     let usual = match kind {
         SinkKind::File(_) | SinkKind::Stdout(_) => Limits { events: 10_000, bytes: 8 << 20, age: 0 },
+        SinkKind::Webhook(_) => Limits { events: 500, bytes: 1 << 20, age: 0 },
     };
     let bytes = raw.batch_bytes.as_ref().map(|typed| read.size(typed, &place.key("batch_bytes"), 1 << 10..=64 << 20));
     let age = raw.batch_age.as_ref().map(|typed| read.duration(typed, &place.key("batch_age"), 0..=HOUR));
@@ -126,7 +129,12 @@ fn stdout_options(raw: &RawStdout, place: &Place<'_>, read: &mut Reader<'_, '_>)
     StdoutOptions { format, include_raw }
 }
 
-fn format(typed: RawFormat, raw: Option<bool>, place: &Place<'_>, read: &mut Reader<'_, '_>) -> (Format, bool) {
+pub(super) fn format(
+    typed: RawFormat,
+    raw: Option<bool>,
+    place: &Place<'_>,
+    read: &mut Reader<'_, '_>,
+) -> (Format, bool) {
     let format = match typed {
         RawFormat::Normalized => return (Format::Normalized, raw.unwrap_or(true)),
         RawFormat::Csv => return (Format::Csv, raw.unwrap_or(false)),
@@ -191,6 +199,7 @@ fn same_place(sinks: &[SinkConfig], root: &Place<'_>, streams: &[Stream], read: 
             let spot = |name: &str| match &sink.kind {
                 SinkKind::File(_) => root.key("sinks").key(name).key("file").key("path"),
                 SinkKind::Stdout(_) => root.key("sinks").key(name).key("stdout"),
+                SinkKind::Webhook(_) => root.key("sinks").key(name).key("webhook").key("url"),
             };
             let message = format!("the sinks `{first}` and `{}` write to the same place", sink.name);
             let related = spot(first).value_span();
@@ -203,7 +212,12 @@ fn same_place(sinks: &[SinkConfig], root: &Place<'_>, streams: &[Stream], read: 
 
 /// Where a sink writes, with the streams that name it filled in.
 fn targets(sink: &SinkConfig, streams: &[Stream]) -> Vec<String> {
-    let SinkKind::File(file) = &sink.kind else { return vec!["standard output".to_owned()] };
+    let file = match &sink.kind {
+        SinkKind::File(file) => file,
+        SinkKind::Stdout(_) => return vec!["standard output".to_owned()],
+        // Two may well post to one place: different events, or in different formats.
+        SinkKind::Webhook(_) => return Vec::new(),
+    };
     if file.path.is_empty() {
         return Vec::new();
     }

@@ -54,12 +54,16 @@ impl Forwarder {
                     self.settle(open, task, Settled { to, events: len, receipt, refused: None, next }).await?;
                     self.tally.forwarded.add(len as u64);
                     self.say(None, false);
+                    self.health().refused_in_a_row = 0;
                     self.pace(len).await;
                     (done, attempt, waited, limit) = (done + len, 1, 0, limit.saturating_mul(2));
                 }
                 (Verdict::Bisect, _) => (limit, attempt) = ((len / 2).max(1), 1),
                 (Verdict::DeadLetter, Err(refusal)) => {
                     let reason = refusal.to_string();
+                    if let Some(doubt) = self.doubted(&reason) {
+                        return Ok(Err(doubt));
+                    }
                     let at = gathered.position(done).unwrap_or_default();
                     tracing::error!(sink = %self.name, position = %at, reason = %reason, "an event goes to the dead letters");
                     let (receipt, refused) = (open.receipt.clone(), Some((at, reason.as_str())));

@@ -55,6 +55,7 @@ impl Forwarder {
                 if said {
                     tracing::info!(sink = %self.name, "the sink is resumed");
                     self.say(None, false);
+                    self.health().refused_in_a_row = 0;
                 }
                 return Ok(false);
             }

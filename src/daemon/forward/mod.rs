@@ -26,6 +26,9 @@ use tokio_util::sync::CancellationToken;
 /// How long a suspended sink rests before it is tried once more: an operator may have mended it meanwhile.
 const SUSPENDED_REST: Millis = 5 * MINUTE;
 
+/// After so many single events in a row that a sink refuses for good, it is suspended instead.
+const REFUSED_IN_A_ROW_MAX: u32 = 10;
+
 /// Without news, the spool is looked at this often: the wake-up is an optimisation, not a promise.
 const LOOK_EVERY: Millis = 5 * SECOND;
 
@@ -67,6 +70,8 @@ pub struct SinkHealth {
     pub reader_gone: bool,
     /// Events that no attempt can bring there.
     pub dead_letters: u64,
+    /// Those of them that nothing was accepted after.
+    pub refused_in_a_row: u32,
 }
 
 /// One sink's forwarder.
@@ -306,7 +311,23 @@ impl Forwarder {
     }
 
     fn count_dead_letter(&self) {
-        self.health().dead_letters += 1;
+        let mut health = self.health();
+        health.dead_letters += 1;
+        health.refused_in_a_row += 1;
+    }
+
+    /// Why an event that was refused for good is not to be buried, where so many were in a row that the sink is the more
+    /// likely to be at fault: a far side that answers 400 to everything must not empty the spool into the dead letters.
+    fn doubted(&self, reason: &str) -> Option<Refusal> {
+        let refused = self.health().refused_in_a_row;
+        (refused >= REFUSED_IN_A_ROW_MAX).then(|| Refusal::Unusable {
+            why: format!("it refused {refused} events in a row for good, and the next: {reason}"),
+            hint: format!(
+                "look at `sparkspool dead-letters`; if the events are at fault, go on with `sparkspool sinks pause {0}` and \
+                 `sparkspool sinks resume {0}`",
+                self.name
+            ),
+        })
     }
 
     fn health(&self) -> MutexGuard<'_, SinkHealth> {

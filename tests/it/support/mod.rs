@@ -5,6 +5,7 @@ pub(crate) mod fake;
 pub(crate) mod oddity;
 pub(crate) mod places;
 pub(crate) mod program;
+pub(crate) mod receiver;
 pub(crate) mod rust_text;
 pub(crate) mod wiremock;
 pub(crate) mod world;
