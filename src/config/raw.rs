@@ -242,6 +242,33 @@ pub struct RawSink {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000), extend("examples" = [1000]))]
     pub rate_limit: Option<u32>,
+    /// What the sink may know of people: parts of an event, each with `keep`, `drop`, `hmac` (a digest under a key) or
+    /// `domain`. Default: none, which keeps everything.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, RawRule>,
+    /// Environment variable that holds the key of `hmac`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["SPARKSPOOL_HMAC_KEY"]))]
+    pub hmac_key_env: Option<String>,
+    /// File that holds the key of `hmac`, readable by its owner alone. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("examples" = ["/etc/sparkspool/hmac-key"]))]
+    pub hmac_key_file: Option<String>,
+}
+
+/// What becomes of a part of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Rule")]
+pub enum RawRule {
+    /// It stays.
+    Keep,
+    /// It is left out.
+    Drop,
+    /// A digest under a key takes its place.
+    Hmac,
+    /// Of an address only the domain stays.
+    Domain,
 }
 
 impl Default for RawSink {
@@ -256,6 +283,9 @@ impl Default for RawSink {
             batch_bytes: None,
             batch_age: None,
             rate_limit: None,
+            fields: BTreeMap::new(),
+            hmac_key_env: None,
+            hmac_key_file: None,
         }
     }
 }

@@ -8,6 +8,7 @@ pub use crate::source::sparkpost::filter::DialectChoice;
 use crate::core::batch::Limits;
 use crate::core::event::StreamName;
 use crate::core::recheck::Reread;
+use crate::core::redact::{Part, Rule};
 use crate::core::selection::Selection;
 use crate::core::time::{Millis, UtcMillis};
 use crate::net::guard::Block;
@@ -113,6 +114,10 @@ pub struct SinkConfig {
     pub limits: Limits,
     /// Events a second at most.
     pub rate_limit: Option<NonZeroU32>,
+    /// What the sink may know of people; empty for everything.
+    pub fields: Vec<(Part, Rule)>,
+    /// Where the key of [`Rule::Hmac`] is found; there is one wherever that is a rule.
+    pub hmac_key: Option<KeySource>,
 }
 
 /// Where a sink begins that was never handed anything.

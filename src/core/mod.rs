@@ -16,6 +16,7 @@ pub mod pace;
 pub mod page;
 pub mod plan;
 pub mod recheck;
+pub mod redact;
 pub mod retry;
 pub mod schedule;
 pub mod selection;

@@ -213,7 +213,7 @@ impl Engine {
                 name: sink.name.clone(),
                 open: opener(sink, means.clone()),
                 store: self.store.clone(),
-                terms: terms(sink),
+                terms: terms(sink, &self.surroundings.env),
                 follows,
                 streams: BTreeMap::new(),
                 captured: self.captured.subscribe(),

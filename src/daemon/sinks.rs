@@ -1,20 +1,22 @@
 //! From a sink's configuration to something a forwarder can open, again and again. It exists so that the forwarder
 //! knows no kind of sink, and a kind of sink knows no configuration.
 
-use super::forward::{OpenSink, Terms};
+use super::forward::{OpenSink, ReadRedaction, Terms};
 use super::tally::Tally;
 use super::upstream::ReadEnv;
 use crate::config::{
-    Compress, FileOptions, Format as ConfiguredFormat, KeySource, Rotate, SinkConfig, SinkKind, SinkStart,
+    Compress, FileOptions, Format as ConfiguredFormat, KeyError, KeySource, Rotate, SinkConfig, SinkKind, SinkStart,
     WebhookOptions,
 };
 use crate::core::normalize::event_time;
+use crate::core::redact::Redaction;
 use crate::core::time::UtcMillis;
 use crate::net::guard::Guard;
 use crate::net::{Client, Limits};
 use crate::sink::encode::Format;
 use crate::sink::webhook::{KeyProblem, Secrets, SendGridKey, WebhookSink};
 use crate::sink::{OnSkipped, Receipt, Refusal, Sink, file, stdout, webhook};
+use secrecy::ExposeSecret;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -49,13 +51,27 @@ pub fn opener(sink: &SinkConfig, means: Means) -> OpenSink {
 }
 
 /// What a sink is handed, and in what portions.
-pub fn terms(sink: &SinkConfig) -> Terms {
+pub fn terms(sink: &SinkConfig, env: &ReadEnv) -> Terms {
     Terms {
         selection: Arc::new(sink.selection.clone()),
         limits: sink.limits,
         starts_now: sink.start == SinkStart::Now,
         rate_limit: sink.rate_limit,
+        redaction: redaction(sink, env),
     }
+}
+
+fn redaction(sink: &SinkConfig, env: &ReadEnv) -> ReadRedaction {
+    let (rules, key, env) = (sink.fields.clone(), sink.hmac_key.clone(), env.clone());
+    Arc::new(move || {
+        if rules.is_empty() {
+            return Ok(None);
+        }
+        let refused = |error: KeyError| Refusal::Unusable { why: format!("hmac key: {error}"), hint: error.hint() };
+        let key = key.as_ref().map(|key| key.read(&*env)).transpose().map_err(refused)?;
+        let key = key.as_ref().map_or("", |key| key.expose_secret());
+        Ok(Some(Arc::new(Redaction::new(&rules, key.as_bytes()))))
+    })
 }
 
 fn count_skipped(name: Arc<str>, tally: Arc<Tally>) -> OnSkipped {

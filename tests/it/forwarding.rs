@@ -6,6 +6,7 @@ use sparkspool::core::batch::Limits;
 use sparkspool::core::body::BodySum;
 use sparkspool::core::event::{EventKey, StreamName};
 use sparkspool::core::page::{Page, Row};
+use sparkspool::core::redact::{Part, Redaction, Rule};
 use sparkspool::core::selection::Selection;
 use sparkspool::core::time::{MINUTE, SECOND, UtcMillis};
 use sparkspool::core::window::Window;
@@ -29,6 +30,8 @@ struct Far {
     poison: Vec<String>,
     /// Events of accepted batches.
     accepted: Vec<String>,
+    /// All that was ever handed over.
+    text: String,
 }
 
 type Shared = Arc<Mutex<Far>>;
@@ -42,6 +45,7 @@ impl Sink for Recorder {
     fn write<'a>(&'a mut self, batch: &'a Batch<'a>) -> BoxFuture<'a, Result<Receipt, Refusal>> {
         let ids: Vec<String> = batch.events.iter().map(|event| id_of(event.raw)).collect();
         let mut far = self.far.lock().unwrap();
+        batch.events.iter().for_each(|event| far.text.push_str(event.raw));
         far.attempts.push((batch.key(), ids.clone(), batch.again));
         let poisoned = ids.iter().any(|id| far.poison.contains(id));
         let answer = match far.answers.pop_front() {
@@ -100,12 +104,17 @@ impl World {
 
     /// One page of these events, each a minute after the one before it: one segment.
     async fn capture(&self, ids: std::ops::Range<u32>) {
+        self.capture_with(ids, "").await;
+    }
+
+    /// With these further members in each event.
+    async fn capture_with(&self, ids: std::ops::Range<u32>, more: &str) {
         let noon = UtcMillis::parse(NOON).unwrap();
         let kind = |id: u32| if id % 2 == 0 { "open" } else { "bounce" };
         let (mut body, mut rows) = (Vec::new(), Vec::new());
         for id in ids {
             let at = noon.plus(i64::from(id) * MINUTE);
-            let raw = format!(r#"{{"type":"{}","timestamp":"{at}","event_id":"{id}"}}"#, kind(id));
+            let raw = format!(r#"{{"type":"{}","timestamp":"{at}","event_id":"{id}"{more}}}"#, kind(id));
             let key = EventKey::of_id(&id.to_string(), kind(id));
             let (start, len) = (u32::try_from(body.len()).unwrap(), u32::try_from(raw.len()).unwrap());
             rows.push(Row { start, len, key, body: BodySum::UNKNOWN, at });
@@ -361,6 +370,32 @@ async fn a_dead_letter_that_is_tried_again_is_gone_or_stays_with_its_reason() {
     assert_eq!((letters.len(), letters[0].retry_at), (1, None), "the other waits for an operator again");
     assert_eq!(world.mailbox().drop_dead_letters(DeadLetters::One(letters[0].id)).unwrap(), 1);
     assert!(Reader::open(world.dir()).unwrap().dead_letters(0, 10).unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sink_may_not_know_is_in_no_batch_and_in_no_retried_letter() {
+    let mut world = World::new();
+    world.terms.redaction = Arc::new(|| Ok(Some(Arc::new(Redaction::new(&[(Part::Recipient, Rule::Drop)], b"")))));
+    world.capture_with(0..6, r#","rcpt_to":"ann@example.org""#).await;
+    world.far.lock().unwrap().poison = vec!["2".into()];
+    world.forward(false).await;
+    world.far.lock().unwrap().poison.clear();
+    world.mailbox().retry_dead_letters(DeadLetters::OfSink("far"), noon()).unwrap();
+    world.forward(false).await;
+    assert_eq!(world.accepted(), ["0", "1", "3", "4", "5", "2"]);
+    assert!(!world.far.lock().unwrap().text.contains("ann@example.org"));
+    let letters = Reader::open(world.dir()).unwrap().dead_letters(0, 10).unwrap();
+    assert_eq!(letters.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_key_of_its_digests_a_sink_gets_nothing() {
+    let mut world = World::new();
+    let refusal = || Refusal::Unusable { why: "no key".into(), hint: String::new() };
+    world.terms.redaction = Arc::new(move || Err(refusal()));
+    world.capture(0..6).await;
+    world.forward(false).await;
+    assert!(world.attempts().is_empty() && world.health.lock().unwrap().suspended);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,16 +1,18 @@
 //! Sinks: what they write, and that no two write to the same place. It exists apart because a new kind of sink changes
 //! this file and the raw types, and nothing else of the configuration.
 
-use super::{Reader, webhook};
+use super::Reader;
+use super::webhook::{self, key_source};
 use crate::config::document::Place;
 use crate::config::raw::{
-    RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawSink, RawSinkStart, RawStdout,
+    RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawRule, RawSink, RawSinkStart, RawStdout,
 };
 use crate::config::resolved::{
     Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, SinkStart, StdoutOptions, Stream,
 };
 use crate::core::batch::Limits;
 use crate::core::nearest::nearest;
+use crate::core::redact::{Part, Rule};
 use crate::core::selection::Selection;
 use crate::core::time::HOUR;
 use std::collections::BTreeMap;
@@ -40,6 +42,14 @@ pub(super) fn sinks(
             },
             limits: limits(typed, &kind, &place, read),
             rate_limit: typed.rate_limit.and_then(NonZeroU32::new),
+            fields: fields(typed, &place, read),
+            hmac_key: key_source(
+                typed.hmac_key_env.as_deref(),
+                typed.hmac_key_file.as_deref(),
+                "hmac_key",
+                &place,
+                read,
+            ),
             kind,
         });
     }
@@ -75,6 +85,42 @@ fn selection(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Sel
         };
     }
     Selection::new(&filter).unwrap_or_default()
+}
+
+fn fields(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Vec<(Part, Rule)> {
+    let mut rules = Vec::new();
+    for (name, rule) in &raw.fields {
+        let place = place.key("fields").key(name);
+        let Some((part, allowed)) = Part::named(name) else {
+            let problem =
+                read.problems.key(&place, format!("`{name}` is no part of an event that a rule can be about"));
+            problem.label("no such part");
+            match nearest(name, Part::names()) {
+                Some(meant) => problem.help(format!("did you mean `{meant}`?")),
+                None => problem.help(format!("the parts are {}", Part::names().collect::<Vec<_>>().join(", "))),
+            };
+            continue;
+        };
+        let rule = match rule {
+            RawRule::Keep => Rule::Keep,
+            RawRule::Drop => Rule::Drop,
+            RawRule::Hmac => Rule::Hmac,
+            RawRule::Domain => Rule::Domain,
+        };
+        if !allowed.contains(&rule) {
+            let problem =
+                read.value(&place, format!("`{}` cannot have this rule", place.dotted)).label("not for this part");
+            problem.help(if allowed.contains(&Rule::Hmac) { "keep, drop or hmac" } else { "keep or drop" });
+        }
+        rules.push((part, rule));
+    }
+    let has_key = raw.hmac_key_env.is_some() || raw.hmac_key_file.is_some();
+    if rules.iter().any(|(_, rule)| *rule == Rule::Hmac) && !has_key {
+        let problem =
+            read.problems.key(&place.key("fields"), format!("`{}.fields` has digests, and no key", place.dotted));
+        problem.label("needs a key").help("add `hmac_key_env` or `hmac_key_file` to the sink");
+    }
+    rules
 }
 
 fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Limits {

@@ -78,7 +78,8 @@ fn nowhere() -> Url {
     Url::parse("https://invalid").unwrap_or_else(|_| unreachable!("a constant that parses"))
 }
 
-fn key_source(
+/// Where a secret is: in a variable or in a file, not in both.
+pub(super) fn key_source(
     env: Option<&str>,
     file: Option<&str>,
     name: &str,

@@ -47,7 +47,8 @@ impl Forwarder {
                 return Ok(Ok(()));
             }
             self.write_down(open, task, to).await?;
-            let batch = gathered.batch(done, len, matches!(task, Task::Replay(_)));
+            let texts = open.redaction.as_ref().map(|redaction| gathered.redacted(done, len, redaction));
+            let batch = gathered.batch(done, len, matches!(task, Task::Replay(_)), texts.as_deref());
             let written = attempt_of(open, &batch).await;
             match (judge(outcome_of(&written), attempt, len, fastrand::f64()), written) {
                 (Verdict::Ack, Ok(receipt)) => {

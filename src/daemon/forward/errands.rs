@@ -136,6 +136,8 @@ async fn write_letter(
 ) -> Result<crate::sink::Receipt, Refusal> {
     let unreadable = || Refusal::Never { why: "its bytes are no text, or its stream has no proper name".to_owned() };
     let raw = std::str::from_utf8(&letter.raw).map_err(|_| unreadable())?;
+    let redacted = open.redaction.as_ref().map(|redaction| redaction.apply(raw));
+    let raw = redacted.as_deref().unwrap_or(raw);
     let stream = StreamName::new(&letter.stream).ok_or_else(unreadable)?;
     let event = StoredEvent { raw, stream: &stream, observed_at: letter.at.min(now), late: false, revision: false };
     attempt_of(open, &Batch { events: vec![event], again: true }).await

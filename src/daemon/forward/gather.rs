@@ -3,6 +3,7 @@
 
 use crate::core::batch::{Filling, Limits};
 use crate::core::event::{StoredEvent, StreamName};
+use crate::core::redact::Redaction;
 use crate::core::selection::Selection;
 use crate::core::time::UtcMillis;
 use crate::core::window::Window;
@@ -171,18 +172,28 @@ impl Gathered {
         self.position(len).unwrap_or(self.to)
     }
 
-    /// `len` events from the one numbered `first` on.
-    pub(super) fn batch(&self, first: usize, len: usize, again: bool) -> Batch<'_> {
-        let picks = self.picks.iter().skip(first).take(len);
-        let events = picks.filter_map(|pick| {
-            let (segment, stream) = self.segments.get(pick.segment)?;
-            let event = segment.event(pick.index)?;
-            Some(stored(&event, stream, segment.observed_at()))
+    /// `len` events from the one numbered `first` on, as the sink may know them: one text for each.
+    pub(super) fn redacted(&self, first: usize, len: usize, redaction: &Redaction) -> Vec<String> {
+        self.events(first, len).map(|(event, _, _)| redaction.apply(event.raw)).collect()
+    }
+
+    /// `len` events from the one numbered `first` on; with the texts of [`Gathered::redacted`], where the sink has rules.
+    pub(super) fn batch<'a>(&'a self, first: usize, len: usize, again: bool, texts: Option<&'a [String]>) -> Batch<'a> {
+        let events = self.events(first, len).enumerate().map(|(at, (event, stream, observed_at))| {
+            let raw = match texts {
+                // There are as many as events; one that was missing would be withheld, not shown.
+                Some(texts) => texts.get(at).map_or("{}", String::as_str),
+                None => event.raw,
+            };
+            StoredEvent { raw, stream, observed_at, late: event.late, revision: event.revised }
         });
         Batch { events: events.collect(), again }
     }
-}
 
-fn stored<'a>(event: &SpooledEvent<'a>, stream: &'a StreamName, observed_at: UtcMillis) -> StoredEvent<'a> {
-    StoredEvent { raw: event.raw, stream, observed_at, late: event.late, revision: event.revised }
+    fn events(&self, first: usize, len: usize) -> impl Iterator<Item = (SpooledEvent<'_>, &StreamName, UtcMillis)> {
+        self.picks.iter().skip(first).take(len).filter_map(|pick| {
+            let (segment, stream) = self.segments.get(pick.segment)?;
+            Some((segment.event(pick.index)?, stream, segment.observed_at()))
+        })
+    }
 }

@@ -9,6 +9,7 @@ use super::account::sleep;
 use super::tally::Tally;
 use crate::core::batch::Limits;
 use crate::core::event::StreamName;
+use crate::core::redact::Redaction;
 use crate::core::selection::Selection;
 use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis};
 use crate::sink::stdout::is_reader_gone;
@@ -37,8 +38,11 @@ pub type OpenSink = Arc<
     dyn Fn(Option<Receipt>) -> crate::core::BoxFuture<'static, Result<(Box<dyn Sink>, Receipt), Refusal>> + Send + Sync,
 >;
 
+/// Reads the rules of what a sink may know, and their key. Without them nothing is handed over.
+pub type ReadRedaction = Arc<dyn Fn() -> Result<Option<Arc<Redaction>>, Refusal> + Send + Sync>;
+
 /// What a sink is handed, and in what portions.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Terms {
     /// The events it wants.
     pub selection: Arc<Selection>,
@@ -48,12 +52,20 @@ pub struct Terms {
     pub starts_now: bool,
     /// Events a second, at most.
     pub rate_limit: Option<NonZeroU32>,
+    /// What the sink may know of people; asked with each opening.
+    pub redaction: ReadRedaction,
 }
 
 impl Default for Terms {
     fn default() -> Self {
         let limits = Limits { events: 10_000, bytes: 8 << 20, age: 0 };
-        Self { selection: Arc::default(), limits, starts_now: false, rate_limit: None }
+        Self {
+            selection: Arc::default(),
+            limits,
+            starts_now: false,
+            rate_limit: None,
+            redaction: Arc::new(|| Ok(None)),
+        }
     }
 }
 
@@ -110,6 +122,7 @@ struct Open {
     /// Where the batch ends that was written down as handed over.
     in_flight: Option<Position>,
     receipt: Receipt,
+    redaction: Option<Arc<Redaction>>,
 }
 
 /// Why a sink is not served any longer.
@@ -240,6 +253,10 @@ impl Forwarder {
     }
 
     async fn open_sink(&mut self) -> Result<Result<Open, Refusal>, StoreError> {
+        let redaction = match (self.terms.redaction)() {
+            Ok(redaction) => redaction,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let name = self.name.clone();
         let read = self.store.read(move |reader| Ok((reader.position(&name)?, reader.in_flight(&name)?)));
         let (mut stored, in_flight) = read.await?;
@@ -256,7 +273,7 @@ impl Forwarder {
         let position = stored.map(|bookmark| bookmark.position).unwrap_or_default();
         match (self.open)(before.clone()).await {
             Ok((sink, receipt)) => {
-                let mut open = Open { sink, position, in_flight, receipt: before.unwrap_or_default() };
+                let mut open = Open { sink, position, in_flight, receipt: before.unwrap_or_default(), redaction };
                 if open.receipt != receipt {
                     self.keep_receipt(&mut open, receipt).await?;
                 }
