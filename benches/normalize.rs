@@ -20,6 +20,10 @@ fn main() {
         ("normalized + raw", Format::Normalized { raw: true }),
         ("normalized", Format::Normalized { raw: false }),
         ("raw", Format::Raw),
+        ("csv", Format::Csv { raw: false }),
+        ("cloudevents", Format::CloudEvents { raw: false }),
+        ("sparkpost-webhook", Format::SparkpostWebhook),
+        ("sendgrid", Format::SendGrid),
     ];
     for (kind, raw) in [("delivery", DELIVERY), ("click", CLICK)] {
         for (name, format) in formats {

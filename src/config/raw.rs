@@ -371,7 +371,7 @@ pub enum RawFormat {
     Raw,
     /// The normalized event as comma-separated values, under a header line.
     Csv,
-    /// The normalized event in an envelope of CloudEvents 1.0.
+    /// The normalized event in an envelope of `CloudEvents` 1.0.
     #[serde(rename = "cloudevents")]
     CloudEvents,
     /// The event as SparkPost's webhooks post it.

@@ -204,7 +204,7 @@ pub enum Format {
     Raw,
     /// The normalized event as comma-separated values, under a header line.
     Csv,
-    /// The normalized event in an envelope of CloudEvents 1.0.
+    /// The normalized event in an envelope of `CloudEvents` 1.0.
     CloudEvents,
     /// The event as SparkPost's webhooks post it.
     SparkpostWebhook,

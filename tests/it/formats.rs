@@ -289,3 +289,46 @@ proptest! {
         }
     }
 }
+
+/// Not a test of its own: `.ci/run` sets the folder, and tests/formats/ reads it with other people's programs.
+#[test]
+fn bodies_for_other_peoples_programs() {
+    const FOLDER_ENV: &str = "SPARKSPOOL_TEST_FORMATS";
+    let Some(folder) = std::env::var_os(FOLDER_ENV).map(std::path::PathBuf::from) else {
+        eprintln!("skipped: {FOLDER_ENV} is not set (.ci/run sets it)");
+        return;
+    };
+    let mut raws: Vec<String> = every_type().into_values().collect();
+    // Whether an address is at fault hangs on the class, and that on the type.
+    for kind in ["bounce", "out_of_band", "delay", "policy_rejection", "generation_rejection"] {
+        for class in sparkspool::core::bounce::BOUNCE_CLASSES {
+            let mut event: Value = serde_json::from_str(&every_type()[kind]).unwrap();
+            event["bounce_class"] = json!(class.code.to_string());
+            event["event_id"] = json!(format!("{kind}-{}", class.code));
+            raws.push(event.to_string());
+        }
+    }
+    // An unknown type, text that spreadsheets and JSON both find hard, and an event with next to nothing in it.
+    raws.push(json!({"type": "quantum_open", "event_id": "q", "timestamp": "2026-11-12T15:25:07.000Z"}).to_string());
+    let hard = json!({"type": "click", "event_id": "h", "timestamp": "2026-11-12T15:25:07.000Z", "subject": "=1+1,\"ü\"\n\u{1f600}",
+        "rcpt_to": "r@example.com", "rcpt_meta": {"email": "x", "a \"b\"": ["\r\n"]}, "rcpt_tags": ["=1", "-2"],
+        "geo_ip": {"latitude": -12.5, "longitude": 7}});
+    raws.push(hard.to_string());
+    let formats = [
+        ("raw", Format::Raw),
+        ("normalized", Format::Normalized { raw: false }),
+        ("csv", CSV),
+        ("cloudevents", CLOUDEVENTS),
+        ("sparkpost-webhook", Format::SparkpostWebhook),
+        ("sendgrid", Format::SendGrid),
+    ];
+    for (name, format) in formats {
+        let (body, noted) = batch(&raws, format);
+        std::fs::write(folder.join(format!("{name}.body")), body).unwrap();
+        let about = json!({"batch": format.content_type(true), "single": format.content_type(false),
+            "written": noted.written, "skipped": noted.skipped});
+        std::fs::write(folder.join(format!("{name}.about")), about.to_string()).unwrap();
+        let singles: Vec<String> = raws.iter().map(|raw| single(raw, format)).filter(|body| !body.is_empty()).collect();
+        std::fs::write(folder.join(format!("{name}.singles")), serde_json::to_string(&singles).unwrap()).unwrap();
+    }
+}

@@ -1,4 +1,4 @@
-//! The normalized event in an envelope of CloudEvents 1.0, structured JSON: what event buses and serverless code expect.
+//! The normalized event in an envelope of `CloudEvents` 1.0, structured JSON: what event buses and serverless code expect.
 //! It exists so that a receiver can route by type and throw repetitions away without knowing our schema.
 //!
 //! # Attributes
@@ -6,7 +6,7 @@
 //!   one type only. `id` is the event's id (or its digest, where it has none) and its minute, as in
 //!   `92356927693813856/2026-11-12T15:25Z`, because that is what makes an event one of its kind. Both together are the
 //!   same again where an event comes again, after a crash, a replay or in a second backfill.
-//! - A revision is another event to CloudEvents, whose events never change: its `id` has `/r`, the milliseconds at which
+//! - A revision is another event to `CloudEvents`, whose events never change: its `id` has `/r`, the milliseconds at which
 //!   it was first seen, and a tag of its body behind it. That it replaces another says `data.revision`.
 //! - `type` is `com.sparkpost.` and the provider's name of the type. `time` is when it happened; absent where it does not
 //!   say so. `subject` is the message's id, and never an address.

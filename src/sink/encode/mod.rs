@@ -28,7 +28,7 @@ pub enum Format {
         /// Whether it carries the event as sent in a last column `raw`.
         raw: bool,
     },
-    /// The normalized event in an envelope of CloudEvents 1.0.
+    /// The normalized event in an envelope of `CloudEvents` 1.0.
     CloudEvents {
         /// Whether the normalized event carries the event as sent in its field `raw`.
         raw: bool,
@@ -98,8 +98,8 @@ impl Format {
 
     /// Appends one event without a line break. On an error, and for an event that is skipped, `out` is as it was before.
     /// `strict` is for events that become part of a larger JSON text.
-    fn write(&self, event: &StoredEvent<'_>, strict: bool, out: &mut Vec<u8>) -> Result<Noted, Unencodable> {
-        let raw = match *self {
+    fn write(self, event: &StoredEvent<'_>, strict: bool, out: &mut Vec<u8>) -> Result<Noted, Unencodable> {
+        let raw = match self {
             Self::Raw => return write_raw(event.raw, strict, out),
             Self::Normalized { raw } | Self::Csv { raw } | Self::CloudEvents { raw } => raw,
             Self::SparkpostWebhook | Self::SendGrid => false,

@@ -31,6 +31,10 @@ pub(super) fn write(event: &Normalized<'_>, out: &mut Vec<u8>) {
     let mut object = Object::open(wrapper.member(class(kind.as_deref().unwrap_or_default())));
     // It was read once already: it is an object.
     for (name, token) in fields(event.raw()).into_iter().flatten() {
+        if stays_as_it_is(name, token) {
+            object.member(name).extend_from_slice(token.as_bytes());
+            continue;
+        }
         match field_named(name) {
             Some(Field::Tdate | Field::DisplayName | Field::EventDescription) => {}
             Some(field) => write_field(event, field, token, object.member(name)),
@@ -40,6 +44,14 @@ pub(super) fn write(event: &Normalized<'_>, out: &mut Vec<u8>) {
     object.close();
     wrapper.close();
     whole.close();
+}
+
+/// Whether a member is text that the same member of a webhook is, too. Most are: only the others are looked up.
+fn stays_as_it_is(name: &str, token: &str) -> bool {
+    const OTHERS: [Field; 5] =
+        [Field::Timestamp, Field::InjectionTime, Field::Tdate, Field::DisplayName, Field::EventDescription];
+    let is_plain = token.starts_with('"') && memchr::memchr(b'\\', name.as_bytes()).is_none();
+    is_plain && OTHERS.iter().all(|field| field.name() != name)
 }
 
 /// Under which name webhooks wrap a type.
