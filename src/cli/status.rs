@@ -280,6 +280,7 @@ impl Sink {
         let SinkBoard { suspended, error, hint } = board;
         let kind = match sink.kind {
             SinkKind::File(_) => "file",
+            SinkKind::Sqlite(_) => "sqlite",
             SinkKind::Stdout(_) => "stdout",
         };
         Self { name: sink.name.clone(), kind, seq, index, waiting, suspended, error, hint }

@@ -2,11 +2,13 @@
 //! knows no kind of sink, and a kind of sink knows no configuration.
 
 use super::forward::{OpenSink, Terms};
-use crate::config::{Compress, FileOptions, Format as ConfiguredFormat, Rotate, SinkConfig, SinkKind, SinkStart};
+use crate::config::{
+    Compress, FileOptions, Format as ConfiguredFormat, Rotate, SinkConfig, SinkKind, SinkStart, SqliteOptions,
+};
 use crate::core::normalize::event_time;
 use crate::core::time::UtcMillis;
 use crate::sink::encode::Format;
-use crate::sink::{Receipt, Sink, file, stdout};
+use crate::sink::{Receipt, Sink, file, sqlite, stdout};
 use std::io::Write;
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ pub fn opener(
 ) -> OpenSink {
     match kind {
         SinkKind::File(options) => open_file(name.into(), file_options(options), now),
+        SinkKind::Sqlite(options) => open_sqlite(name.into(), options),
         SinkKind::Stdout(options) => {
             let format = format(options.format, options.include_raw);
             Arc::new(move |_| {
@@ -48,6 +51,18 @@ fn open_file(name: Arc<str>, options: file::Options, now: Arc<dyn Fn() -> UtcMil
         Box::pin(async move {
             let on_note = Arc::new(move |note: file::Note| tracing::warn!(sink = %name, "{note}"));
             let (sink, receipt) = file::FileSink::open(options, receipt.as_ref(), now, on_note).await?;
+            Ok((Box::new(sink) as Box<dyn Sink>, receipt))
+        })
+    })
+}
+
+fn open_sqlite(name: Arc<str>, options: &SqliteOptions) -> OpenSink {
+    let options = sqlite::Options { path: options.path.clone(), include_raw: options.include_raw };
+    Arc::new(move |receipt| {
+        let (name, options) = (name.clone(), options.clone());
+        Box::pin(async move {
+            let on_note = Arc::new(move |note: sqlite::Note| tracing::warn!(sink = %name, "{note}"));
+            let (sink, receipt) = sqlite::SqliteSink::open(options, receipt.as_ref(), on_note).await?;
             Ok((Box::new(sink) as Box<dyn Sink>, receipt))
         })
     })
