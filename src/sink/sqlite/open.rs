@@ -20,7 +20,7 @@ const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 /// SQLite up to 3.51.2 can corrupt a WAL when two connections write and checkpoint at once.
 const SQLITE_MIN: i32 = 3_051_003;
 /// How long another writer is waited for.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 5_000 });
 /// The log is moved into the database at this many pages, 32 MiB: what a batch changes of an index is then often written
 /// to the database once for several batches.
 const LOG_PAGES: u32 = 8_192;

@@ -5,6 +5,7 @@ use crate::core::event::StoredEvent;
 use crate::core::time::UtcMillis;
 use crate::sink::{Receipt, Refusal};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// The receipt's own version; a newer one is refused rather than half understood.
 const VERSION: u32 = 1;
@@ -31,13 +32,25 @@ pub(super) struct Run {
     /// The first event of the run that has an id: where it comes again, the run is handed over once more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) first: Option<String>,
+    /// How often each event without an id came in it so far.
+    #[serde(skip)]
+    pub(super) seen: HashMap<String, i64>,
+    /// Whether that is known from its beginning. After a start the table has to be asked for what came before.
+    #[serde(skip)]
+    pub(super) seen_whole: bool,
 }
 
 impl Run {
     /// The run that `event` begins.
     pub(super) fn begin(event: &StoredEvent<'_>) -> Self {
         let StoredEvent { stream, observed_at, .. } = event;
-        Self { stream: stream.as_str().to_owned(), observed_at: observed_at.as_millis(), first: None }
+        Self {
+            stream: stream.as_str().to_owned(),
+            observed_at: observed_at.as_millis(),
+            first: None,
+            seen: HashMap::new(),
+            seen_whole: true,
+        }
     }
 
     /// Whether `event` can belong to it.

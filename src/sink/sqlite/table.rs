@@ -9,7 +9,6 @@ use crate::core::normalize::Normalized;
 use crate::core::time::UtcMillis;
 use crate::sink::{Batch, Refusal};
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior};
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
@@ -141,6 +140,24 @@ impl Table {
     }
 }
 
+#[cfg(test)]
+impl Table {
+    /// Runs a statement on the sink's own connection.
+    pub(super) fn execute(&self, sql: &str) {
+        self.conn.execute_batch(sql).unwrap();
+    }
+
+    /// A setting of the sink's own connection.
+    pub(super) fn pragma(&self, name: &str) -> String {
+        let value = self.conn.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap();
+        match value {
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            rusqlite::types::Value::Text(text) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 enum Trouble {
     Event(String),
     Sqlite(rusqlite::Error),
@@ -187,9 +204,7 @@ impl<'t> Desk<'t> {
         let event = Normalized::parse(stored.raw)
             .map_err(|error| Trouble::Event(format!("an event of the spool cannot become a row: {error}")))?;
         self.key.read(&event);
-        self.runs.step(stored, &self.key);
-        let twin = if self.key.is_anonymous { self.runs.twin(stored, &self.key)? } else { Some(0) };
-        if let Some(twin) = twin
+        if let Some(twin) = self.runs.step(stored, &self.key)?
             && self.run(Task::Insert, twin, stored, &event)? > 0
         {
             return Ok(());
@@ -254,9 +269,7 @@ fn name_of(key: &Key) -> String {
 /// on in the run of the one before counts from what was acknowledged.
 struct Runs<'t> {
     run: Option<Run>,
-    goes_on: bool,
     acknowledged: i64,
-    seen: HashMap<String, i64>,
     of_run: Statement<'t>,
     of_all: Statement<'t>,
 }
@@ -266,9 +279,7 @@ impl<'t> Runs<'t> {
         let goes_on = !handed.again && goes_on(handed, progress);
         Ok(Self {
             run: progress.run.clone().filter(|_| goes_on),
-            goes_on,
             acknowledged: progress.seq,
-            seen: HashMap::new(),
             of_run: tx.prepare(
                 "SELECT count(*) FROM events WHERE minute = ?1 AND id = ?2 AND source_type = ?3 \
                  AND stream = ?4 AND observed_at = ?5 AND seq <= ?6",
@@ -279,34 +290,30 @@ impl<'t> Runs<'t> {
         })
     }
 
-    fn step(&mut self, stored: &StoredEvent<'_>, key: &Key) {
-        if !self.run.as_ref().is_some_and(|run| run.holds(stored)) {
-            self.run = Some(Run::begin(stored));
-            self.goes_on = false;
-            self.seen.clear();
+    /// Goes on to an event. Returns the number it has among its twins, 0 where it has an id; `None` where it is without one
+    /// and has its row already.
+    fn step(&mut self, stored: &StoredEvent<'_>, key: &Key) -> rusqlite::Result<Option<i64>> {
+        let run = match &mut self.run {
+            Some(run) if run.holds(stored) => run,
+            other => other.insert(Run::begin(stored)),
+        };
+        if !key.is_anonymous {
+            run.first.get_or_insert_with(|| name_of(key));
+            return Ok(Some(0));
         }
-        if let Some(run) = &mut self.run
-            && run.first.is_none()
-            && !key.is_anonymous
-        {
-            run.first = Some(name_of(key));
-        }
-    }
-
-    /// The number of a new twin; `None` where the event has its row already.
-    fn twin(&mut self, stored: &StoredEvent<'_>, key: &Key) -> rusqlite::Result<Option<i64>> {
         let Key { minute, id, source_type, .. } = key;
         let observed_at = Instant::of(stored.observed_at);
+        let of_run = &mut self.of_run;
         let mut rows_up_to = |seq: i64| {
             let of = (minute, id, source_type, stored.stream.as_str(), observed_at.as_str(), seq);
-            self.of_run.query_row(of, |row| row.get::<_, i64>(0))
+            of_run.query_row(of, |row| row.get::<_, i64>(0))
         };
-        let before = match self.seen.get(id) {
+        let before = match run.seen.get(id) {
             Some(seen) => *seen,
-            None if self.goes_on => rows_up_to(self.acknowledged)?,
-            None => 0,
+            None if run.seen_whole => 0,
+            None => rows_up_to(self.acknowledged)?,
         };
-        self.seen.insert(id.clone(), before + 1);
+        run.seen.insert(id.clone(), before + 1);
         if before < rows_up_to(i64::MAX)? {
             return Ok(None);
         }
