@@ -27,4 +27,5 @@ mod rescue;
 mod revisions;
 mod simulator;
 mod sink_contract;
+mod sqlite_sink;
 mod support;

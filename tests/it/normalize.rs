@@ -13,7 +13,7 @@ use sparkspool::sink::encode::{Format, Noted};
 use std::collections::BTreeMap;
 
 /// Per type, per field: an example and the JSON types it was documented or seen with.
-fn reference() -> BTreeMap<String, BTreeMap<String, Value>> {
+pub(crate) fn reference() -> BTreeMap<String, BTreeMap<String, Value>> {
     serde_json::from_str(include_str!("../fixtures/event-fields.json")).unwrap()
 }
 
@@ -144,7 +144,7 @@ fn check_pattern(text: &str, pattern: &str, at: &str) {
     }
 }
 
-fn full_event(kind: &str, fields: &BTreeMap<String, Value>) -> Map<String, Value> {
+pub(crate) fn full_event(kind: &str, fields: &BTreeMap<String, Value>) -> Map<String, Value> {
     let mut event: Map<String, Value> =
         fields.iter().map(|(name, about)| (name.clone(), example(name, about))).collect();
     event.insert("type".into(), json!(kind));
