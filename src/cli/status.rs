@@ -278,6 +278,7 @@ impl Reach {
 pub(super) fn kind(sink: &config::SinkConfig) -> &'static str {
     match sink.kind {
         SinkKind::File(_) => "file",
+        SinkKind::Sqlite(_) => "sqlite",
         SinkKind::Stdout(_) => "stdout",
         SinkKind::Webhook(_) => "webhook",
     }

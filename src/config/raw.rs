@@ -208,11 +208,14 @@ pub enum RawFilterValue {
 /// One sink: what it is handed, and exactly one table, whose name says what kind of sink it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Sink", extend("oneOf" = [{"required": ["file"]}, {"required": ["stdout"]}, {"required": ["webhook"]}]))]
+#[schemars(rename = "Sink", extend("oneOf" = [{"required": ["file"]}, {"required": ["sqlite"]}, {"required": ["stdout"]}, {"required": ["webhook"]}]))]
 pub struct RawSink {
     /// Lines in files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<RawFile>,
+    /// Rows of a table in a SQLite database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sqlite: Option<RawSqlite>,
     /// Lines on standard output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<RawStdout>,
@@ -275,6 +278,7 @@ impl Default for RawSink {
     fn default() -> Self {
         Self {
             file: None,
+            sqlite: None,
             stdout: None,
             webhook: None,
             filter: BTreeMap::new(),
@@ -337,6 +341,24 @@ impl Default for RawFile {
             rotate: None,
             compress: RawCompress::None,
         }
+    }
+}
+
+/// Rows of a table in a SQLite database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "SqliteSink", extend("required" = ["path"]))]
+pub struct RawSqlite {
+    /// Path of the database; it is created where it is missing. One of its own: never the store's.
+    #[schemars(extend("examples" = ["/var/lib/sparkspool/events.db"]))]
+    pub path: String,
+    /// Whether a row carries the event as the API sent it, too, in its column `raw`. Default: true.
+    pub include_raw: bool,
+}
+
+impl Default for RawSqlite {
+    fn default() -> Self {
+        Self { path: String::new(), include_raw: true }
     }
 }
 

@@ -134,6 +134,8 @@ pub enum SinkStart {
 pub enum SinkKind {
     /// Lines in files.
     File(FileOptions),
+    /// Rows of a table in a SQLite database.
+    Sqlite(SqliteOptions),
     /// Lines on standard output; at most one sink is of this kind.
     Stdout(StdoutOptions),
     /// Requests over HTTP.
@@ -184,6 +186,15 @@ pub struct FileOptions {
     pub rotate: Rotate,
     /// How finished files are compressed; [`Compress::None`] where files are never finished.
     pub compress: Compress,
+}
+
+/// Rows of a table in a SQLite database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqliteOptions {
+    /// The database; not a file of the store's.
+    pub path: PathBuf,
+    /// Whether a row carries the raw event.
+    pub include_raw: bool,
 }
 
 /// Lines on standard output.

@@ -6,7 +6,7 @@ use super::tally::Tally;
 use super::upstream::ReadEnv;
 use crate::config::{
     Compress, FileOptions, Format as ConfiguredFormat, KeyError, KeySource, Rotate, SinkConfig, SinkKind, SinkStart,
-    WebhookOptions,
+    SqliteOptions, WebhookOptions,
 };
 use crate::core::normalize::event_time;
 use crate::core::redact::Redaction;
@@ -15,7 +15,7 @@ use crate::net::guard::Guard;
 use crate::net::{Client, Limits};
 use crate::sink::encode::Format;
 use crate::sink::webhook::{KeyProblem, Secrets, SendGridKey, WebhookSink};
-use crate::sink::{OnSkipped, Receipt, Refusal, Sink, file, stdout, webhook};
+use crate::sink::{OnSkipped, Receipt, Refusal, Sink, file, sqlite, stdout, webhook};
 use secrecy::ExposeSecret;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
@@ -45,6 +45,7 @@ pub fn opener(sink: &SinkConfig, means: Means) -> OpenSink {
     let on_skipped = count_skipped(name.clone(), means.tally.clone());
     match &sink.kind {
         SinkKind::File(options) => open_file(name, file_options(options), means.now, on_skipped),
+        SinkKind::Sqlite(options) => open_sqlite(name, options),
         SinkKind::Stdout(options) => open_stdout(means.stdout, format(options.format, options.include_raw), on_skipped),
         SinkKind::Webhook(options) => open_webhook((**options).clone(), means, on_skipped),
     }
@@ -107,6 +108,18 @@ fn open_file(
             let on_note = Arc::new(move |note: file::Note| tracing::warn!(sink = %name, "{note}"));
             let (sink, receipt) = file::FileSink::open(options, receipt.as_ref(), now, on_note).await?;
             Ok((Box::new(sink.on_skipped(on_skipped)) as Box<dyn Sink>, receipt))
+        })
+    })
+}
+
+fn open_sqlite(name: Arc<str>, options: &SqliteOptions) -> OpenSink {
+    let options = sqlite::Options { path: options.path.clone(), include_raw: options.include_raw };
+    Arc::new(move |receipt| {
+        let (name, options) = (name.clone(), options.clone());
+        Box::pin(async move {
+            let on_note = Arc::new(move |note: sqlite::Note| tracing::warn!(sink = %name, "{note}"));
+            let (sink, receipt) = sqlite::SqliteSink::open(options, receipt.as_ref(), on_note).await?;
+            Ok((Box::new(sink) as Box<dyn Sink>, receipt))
         })
     })
 }

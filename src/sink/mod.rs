@@ -3,6 +3,7 @@
 
 pub mod encode;
 pub mod file;
+pub mod sqlite;
 pub mod stdout;
 pub mod webhook;
 

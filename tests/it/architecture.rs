@@ -33,7 +33,11 @@ struct Home {
 }
 
 const HOMES: [Home; 15] = [
-    Home { path: &["rusqlite"], homes: &["store/"], rule: "rusqlite is the store's" },
+    Home {
+        path: &["rusqlite"],
+        homes: &["store/", "sink/sqlite/"],
+        rule: "rusqlite is the store's and the sqlite sink's",
+    },
     Home {
         path: &["reqwest"],
         homes: &["net.rs", "net/", "source/", "sink/"],
@@ -217,6 +221,7 @@ fn what_is_wrong_is_found() {
         ("simulator/mod.rs", "use crate::daemon;", "do not know each other"),
         ("daemon/mod.rs", "use crate::cli;", "imports point down"),
         ("daemon/mod.rs", "use rusqlite::Connection;", "the store's"),
+        ("sink/file/disk.rs", "use rusqlite::Connection;", "the store's"),
         ("cli/run.rs", "fn f() -> reqwest::Client { todo() }", "reqwest is for"),
         ("sink/webhook.rs", "fn f() { tokio::spawn(async {}); }", "spawned"),
         ("net.rs", "use tokio::task::{self, spawn};", "spawned"),
@@ -262,6 +267,7 @@ fn what_is_right_is_left_alone() {
         ("source/sparkpost/mod.rs", "use crate::net::Client;\nuse super::Ask;\nuse reqwest::Url;"),
         ("sink/mod.rs", "mod inner { use super::Batch; }\nuse crate::net;"),
         ("store/mod.rs", "use rusqlite::{Connection, params};\nuse tokio::sync::oneshot;"),
+        ("sink/sqlite/table.rs", "use rusqlite::Connection;"),
         ("daemon/mod.rs", "use crate::{config, core, net, sink, source, store};\nfn f() { tokio::spawn(async {}); }"),
         ("cli/signals.rs", "fn f() { tokio::task::spawn(async {}); }"),
         ("config/resolve/stream.rs", "use crate::source::sparkpost::filter;"),

@@ -100,6 +100,11 @@ mod reports {
              [sinks.g.file]\npath = \"-\"\n[sinks.h.stdout]\nformat = \"raw\"\ninclude_raw = false\n[sinks.i.stdout]\n\
              [sinks.j.file]\npath = \"j\"\nformat = \"sendgrid\"\ninclude_raw = true\n"
         );
+        databases: with(
+            "[sinks.b.sqlite]\npath = \"events.db\"\n[sinks.c.sqlite]\npath = \"./events.db\"\n\
+             [sinks.d.sqlite]\npath = \"sparkspool-data/./sparkspool.db\"\n[sinks.e.sqlite]\npath = \"e-{date}.db\"\n\
+             [sinks.f.sqlite]\ninclude_raw = 1\n[sinks.g.file]\npath = \"events.db\"\n[sinks.h.sqlite]\npath = \"\"\n"
+        );
         filters: with("[streams.b]\nsinks = [\"archive\"]\nfilter = { events = [], subaccounts = [1.5, \"\"], subjects = [\"\"] }\n");
         filter_names: with(
             "[streams.b]\nsinks = [\"archive\"]\n[streams.b.filter]\ncampaing_ids = [\"a\"]\nrcpt_to = [\"a@example.com\"]\n\
@@ -163,7 +168,7 @@ fn the_example_is_right_and_shows_the_true_defaults() {
     assert_eq!(shown.drain_timeout, as_shipped.drain_timeout);
     let file = |config: &Config| match &config.sinks[0].kind {
         SinkKind::File(file) => file.clone(),
-        SinkKind::Stdout(_) | SinkKind::Webhook(_) => panic!("the first sink is a file"),
+        other => panic!("the first sink is a file, not {other:?}"),
     };
     assert_eq!(config::FileOptions { rotate_size: None, ..file(&shown) }, file(&as_shipped));
     assert_eq!(shown.sinks[2], as_shipped.sinks[2]);

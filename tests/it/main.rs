@@ -28,5 +28,6 @@ mod rescue;
 mod revisions;
 mod simulator;
 mod sink_contract;
+mod sqlite_sink;
 mod support;
 mod webhook;

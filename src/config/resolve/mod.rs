@@ -24,10 +24,11 @@ pub(super) fn resolve(raw: &RawConfig, root: &Place<'_>, env: &Env<'_>, problems
     let mut read = Reader { problems };
     let accounts = account::accounts(raw, root, env, &mut read);
     let streams = stream::streams(raw, root, &accounts, &mut read);
-    let sinks = sink::sinks(raw, root, &streams, &mut read);
+    let data_dir = data_dir(raw, root, env, &mut read);
+    let sinks = sink::sinks(raw, root, &data_dir, &streams, &mut read);
     let drain = (&raw.daemon.drain_timeout, &root.key("daemon").key("drain_timeout"));
     Config {
-        data_dir: data_dir(raw, root, env, &mut read),
+        data_dir,
         accounts,
         streams,
         sinks,

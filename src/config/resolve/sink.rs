@@ -5,10 +5,11 @@ use super::Reader;
 use super::webhook::{self, key_source};
 use crate::config::document::Place;
 use crate::config::raw::{
-    RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawRule, RawSink, RawSinkStart, RawStdout,
+    RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawRule, RawSink, RawSinkStart, RawSqlite,
+    RawStdout,
 };
 use crate::config::resolved::{
-    Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, SinkStart, StdoutOptions, Stream,
+    Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, SinkStart, SqliteOptions, StdoutOptions, Stream,
 };
 use crate::core::batch::Limits;
 use crate::core::nearest::nearest;
@@ -19,12 +20,16 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Component, Path};
 
+/// How the names of the store's own files begin.
+const STORE_FILES: [&str; 3] = ["sparkspool.db", "sparkspool.lock", "store-id"];
+
 /// What a path may hold for the sink to fill in.
 const PLACEHOLDERS: [&str; 2] = ["date", "stream"];
 
 pub(super) fn sinks(
     raw: &RawConfig,
     root: &Place<'_>,
+    data_dir: &Path,
     streams: &[Stream],
     read: &mut Reader<'_, '_>,
 ) -> Vec<SinkConfig> {
@@ -32,7 +37,7 @@ pub(super) fn sinks(
     for (name, typed) in &raw.sinks {
         let place = root.key("sinks").key(name);
         read.name("a sink", name, &place);
-        let Some(kind) = kind(typed, &place, read) else { continue };
+        let Some(kind) = kind(typed, &place, data_dir, read) else { continue };
         sinks.push(SinkConfig {
             name: name.clone(),
             selection: selection(typed, &place.key("filter"), read),
@@ -58,12 +63,14 @@ pub(super) fn sinks(
 }
 
 /// What kind of sink it is. One of no kind or of two has been reported by the check against the schema.
-fn kind(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Option<SinkKind> {
+fn kind(raw: &RawSink, place: &Place<'_>, data_dir: &Path, read: &mut Reader<'_, '_>) -> Option<SinkKind> {
     let file = raw.file.as_ref().map(|file| SinkKind::File(file_options(file, &place.key("file"), read)));
+    let sqlite =
+        raw.sqlite.as_ref().map(|typed| SinkKind::Sqlite(sqlite_options(typed, &place.key("sqlite"), data_dir, read)));
     let stdout = |stdout| SinkKind::Stdout(stdout_options(stdout, &place.key("stdout"), read));
     let stdout = raw.stdout.as_ref().map(stdout);
     let webhook = raw.webhook.as_ref().map(|raw| webhook::options(raw, &place.key("webhook"), read));
-    file.or(stdout).or(webhook.map(|options| SinkKind::Webhook(Box::new(options))))
+    file.or(sqlite).or(stdout).or(webhook.map(|options| SinkKind::Webhook(Box::new(options))))
 }
 
 fn selection(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Selection {
@@ -125,7 +132,9 @@ fn fields(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Vec<(P
 
 fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Limits {
     let usual = match kind {
-        SinkKind::File(_) | SinkKind::Stdout(_) => Limits { events: 10_000, bytes: 8 << 20, age: 0 },
+        SinkKind::File(_) | SinkKind::Sqlite(_) | SinkKind::Stdout(_) => {
+            Limits { events: 10_000, bytes: 8 << 20, age: 0 }
+        }
         SinkKind::Webhook(_) => Limits { events: 500, bytes: 1 << 20, age: 0 },
     };
     let bytes = raw.batch_bytes.as_ref().map(|typed| read.size(typed, &place.key("batch_bytes"), 1 << 10..=64 << 20));
@@ -168,6 +177,34 @@ fn file_options(raw: &RawFile, place: &Place<'_>, read: &mut Reader<'_, '_>) -> 
     }
     let (format, include_raw) = format(raw.format, raw.include_raw, place, read);
     FileOptions { path: raw.path.clone(), format, include_raw, rotate_size, rotate, compress }
+}
+
+fn sqlite_options(raw: &RawSqlite, place: &Place<'_>, data_dir: &Path, read: &mut Reader<'_, '_>) -> SqliteOptions {
+    let place = place.key("path");
+    // An empty path is there only where the check has taken out a missing or wrong one, or it was typed.
+    if place.value.is_some_and(toml::de::DeValue::is_str) {
+        let path = read.path(&raw.path, &place);
+        if raw.path.contains(['{', '}']) {
+            let problem = read.value(&place, format!("`{}` has a brace: nothing is filled in there", place.dotted));
+            problem.label("one database holds all days and streams").help("leave the braces out");
+        }
+        if raw.path.ends_with('/') {
+            read.value(&place, format!("`{}` is a directory", place.dotted)).label("the file's name is missing");
+        }
+        let is_the_stores = STORE_FILES.iter().any(|own| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(own)) && same_folder(path.parent(), data_dir)
+        });
+        if is_the_stores {
+            let problem = read.value(&place, format!("`{}` is a file of the store's", place.dotted));
+            problem.label("what is captured lies there").help("give the sink a database of its own");
+        }
+    }
+    SqliteOptions { path: raw.path.clone().into(), include_raw: raw.include_raw }
+}
+
+fn same_folder(folder: Option<&Path>, other: &Path) -> bool {
+    folder.is_some_and(|folder| plain(&folder.to_string_lossy()) == plain(&other.to_string_lossy()))
 }
 
 fn stdout_options(raw: &RawStdout, place: &Place<'_>, read: &mut Reader<'_, '_>) -> StdoutOptions {
@@ -242,8 +279,11 @@ fn same_place(sinks: &[SinkConfig], root: &Place<'_>, streams: &[Stream], read: 
                 taken.insert(target, &sink.name);
                 continue;
             };
-            let spot = |name: &str| match &sink.kind {
+            let kind_of =
+                |name: &str| sinks.iter().find(|sink| sink.name == name).map_or(&sink.kind, |sink| &sink.kind);
+            let spot = |name: &str| match kind_of(name) {
                 SinkKind::File(_) => root.key("sinks").key(name).key("file").key("path"),
+                SinkKind::Sqlite(_) => root.key("sinks").key(name).key("sqlite").key("path"),
                 SinkKind::Stdout(_) => root.key("sinks").key(name).key("stdout"),
                 SinkKind::Webhook(_) => root.key("sinks").key(name).key("webhook").key("url"),
             };
@@ -260,6 +300,9 @@ fn same_place(sinks: &[SinkConfig], root: &Place<'_>, streams: &[Stream], read: 
 fn targets(sink: &SinkConfig, streams: &[Stream]) -> Vec<String> {
     let file = match &sink.kind {
         SinkKind::File(file) => file,
+        // An empty path was complained of already.
+        SinkKind::Sqlite(database) if database.path.as_os_str().is_empty() => return Vec::new(),
+        SinkKind::Sqlite(database) => return vec![plain(&database.path.to_string_lossy())],
         SinkKind::Stdout(_) => return vec!["standard output".to_owned()],
         // Two may well post to one place: different events, or in different formats.
         SinkKind::Webhook(_) => return Vec::new(),

@@ -12,7 +12,7 @@ const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
 /// Turns an I/O error into the refusal that tells the caller whether waiting helps.
-pub(super) trait Explain<T> {
+pub(in crate::sink) trait Explain<T> {
     /// `doing` completes "cannot …".
     fn explain(self, doing: &str, path: &Path) -> Result<T, Refusal>;
 }
@@ -45,7 +45,7 @@ fn refusal(error: &io::Error, doing: &str, path: &Path) -> Refusal {
 }
 
 /// The folder a file lies in.
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(in crate::sink) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -81,7 +81,7 @@ pub(super) fn ends_in_newline(path: &Path, len: u64) -> Result<bool, Refusal> {
 }
 
 /// Makes a folder and those above it, each durable.
-pub(super) fn create_folder(folder: &Path) -> Result<(), Refusal> {
+pub(in crate::sink) fn create_folder(folder: &Path) -> Result<(), Refusal> {
     let missing: Vec<PathBuf> =
         folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).map(Path::to_owned).collect();
     for folder in missing.iter().rev() {
@@ -96,7 +96,7 @@ pub(super) fn create_folder(folder: &Path) -> Result<(), Refusal> {
 }
 
 /// Makes the names in a file's folder durable: after it was created, renamed or removed.
-pub(super) fn sync_folder_of(path: &Path) -> Result<(), Refusal> {
+pub(in crate::sink) fn sync_folder_of(path: &Path) -> Result<(), Refusal> {
     let folder = folder_of(path);
     let synced = fuse::step().and_then(|()| File::open(folder)).and_then(|opened| opened.sync_all());
     synced.explain("sync the folder", folder)

@@ -36,7 +36,7 @@
 //! without `copytruncate`): a [`Note`] says so, and a new one is begun. Any other change means that two writers
 //! share a file, or that lines were edited away; no guess is safe there, so the sink refuses until somebody looks.
 
-mod disk;
+pub(in crate::sink) mod disk;
 mod finish;
 mod ledger;
 mod template;

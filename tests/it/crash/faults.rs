@@ -10,7 +10,7 @@ use std::time::Instant;
 
 /// A small life: a few pages, two rotations, an end in order.
 const EVENTS: u32 = 160;
-const PLAN: Plan = Plan { page_size: 40, concurrency: 1, file: "events.ndjson", compress: "zstd" };
+const PLAN: Plan = Plan { page_size: 40, concurrency: 1, file: "events.ndjson", compress: "zstd", table: false };
 
 /// One failing disk.
 #[derive(Clone, Copy, Debug)]

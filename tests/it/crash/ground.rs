@@ -108,6 +108,8 @@ pub(super) struct Plan {
     /// Below the sink's directory.
     pub(super) file: &'static str,
     pub(super) compress: &'static str,
+    /// Whether everything goes into a table, too.
+    pub(super) table: bool,
 }
 
 impl Plan {
@@ -118,6 +120,7 @@ impl Plan {
             concurrency: random.u32(1..=4),
             file: random.choice(["events.ndjson", "events-{date}.ndjson", "{stream}/{date}/e.ndjson"]).unwrap(),
             compress: random.choice(["none", "gzip", "zstd"]).unwrap(),
+            table: false,
         }
     }
 }
@@ -134,7 +137,7 @@ impl<'a> Ground<'a> {
     pub(super) fn new(api: &'a Api, plan: &Plan) -> Self {
         let dir = super::place();
         let ground = Self { api, dir: dir.path().to_owned(), _dir: Some(dir) };
-        let Plan { page_size, concurrency, file, compress } = plan;
+        let Plan { page_size, concurrency, file, compress, table } = plan;
         let config = format!(
             "data_dir = '{data}'\n[api]\nurl = '{url}'\nrequests_per_minute = 6000\npage_size = {page_size}\n\
              concurrency = {concurrency}\n[streams.all]\nsinks = ['file']\nevery = '1s'\nstart = '8h'\n\
@@ -143,6 +146,14 @@ impl<'a> Ground<'a> {
             sink = ground.sink().display(),
             url = api.running.url(),
         );
+        let config = if *table {
+            let path = ground.table();
+            let config = config.replace("sinks = ['file']", "sinks = ['file', 'table']");
+            // Small batches: that many more moments between a commit and its ack.
+            format!("{config}[sinks.table]\nbatch_events = 70\n[sinks.table.sqlite]\npath = '{}'\n", path.display())
+        } else {
+            config
+        };
         std::fs::create_dir(ground.disk()).unwrap();
         std::fs::write(ground.config(), config).unwrap();
         ground
@@ -160,6 +171,10 @@ impl<'a> Ground<'a> {
 
     fn sink(&self) -> PathBuf {
         self.disk().join("out")
+    }
+
+    fn table(&self) -> PathBuf {
+        self.disk().join("table/events.db")
     }
 
     fn config(&self) -> PathBuf {
@@ -234,6 +249,9 @@ impl<'a> Ground<'a> {
     pub(super) fn verdict(&self) -> Result<(), String> {
         let truth = self.api.truth();
         same("the sink", &self.written()?, &truth).map_err(|error| format!("{error}\n{}", self.last_words()))?;
+        if std::fs::read_to_string(self.config()).unwrap().contains("[sinks.table]") {
+            same("the table", &self.rows()?, &truth).map_err(|error| format!("{error}\n{}", self.last_words()))?;
+        }
         same("the store", &self.captured()?, &truth)
     }
 
@@ -254,6 +272,19 @@ impl<'a> Ground<'a> {
             }
         }
         Ok(lines)
+    }
+
+    /// Every row of the sqlite sink's table, after the whole database was checked.
+    fn rows(&self) -> Result<Lines, String> {
+        let said = |error: rusqlite::Error| format!("the table: {error}");
+        let conn = Connection::open(self.table()).map_err(said)?;
+        let found: String = conn.query_row("PRAGMA integrity_check", (), |row| row.get(0)).map_err(said)?;
+        if found != "ok" {
+            return Err(format!("the table: {found}"));
+        }
+        let mut rows = conn.prepare("SELECT raw, count(*) FROM events GROUP BY raw").map_err(said)?;
+        let rows = rows.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).map_err(said)?;
+        rows.collect::<Result<Lines, _>>().map_err(said)
     }
 
     /// Every event of the spool, after the whole database was checked.

@@ -7,7 +7,7 @@ use sparkspool::store::Reader;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-const PLAN: Plan = Plan { page_size: 50, concurrency: 2, file: "events.ndjson", compress: "gzip" };
+const PLAN: Plan = Plan { page_size: 50, concurrency: 2, file: "events.ndjson", compress: "gzip", table: false };
 
 /// Waits until one of two has ended; the other one comes first in the answer.
 fn first_to_end(mut pair: [Child; 2]) -> (Child, std::process::ExitStatus) {

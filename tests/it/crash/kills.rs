@@ -72,7 +72,7 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_there_twice() {
 fn die_often(random: &mut fastrand::Rng, lives: u64) -> Result<u64, String> {
     let api_seed = random.u64(..);
     let api = Api::adverse(api_seed, random.u32(2_000..8_000));
-    let plan = Plan::any(random);
+    let plan = Plan { table: true, ..Plan::any(random) };
     let ground = Ground::new(&api, &plan);
     let told = |what: String| format!("API seed {api_seed}, {plan:?}: {what}");
     let mut kills = 0;

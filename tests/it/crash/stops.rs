@@ -31,7 +31,7 @@ fn stopped_at_any_moment_it_drains_and_loses_nothing() {
 fn stop_often(random: &mut fastrand::Rng, stops: u64) -> Result<(), String> {
     let api_seed = random.u64(..);
     let api = Api::adverse(api_seed, random.u32(2_000..6_000));
-    let plan = Plan::any(random);
+    let plan = Plan { table: true, ..Plan::any(random) };
     let ground = Ground::new(&api, &plan);
     let told = |what: String| format!("API seed {api_seed}, {plan:?}: {what}");
     for _ in 0..stops {
