@@ -43,7 +43,7 @@ async fn measure(options: Options, batches: u64) {
         let (began, cpu_before) = (Instant::now(), cpu_time());
         sink.write(&batch).await.expect("the batch is accepted");
         wall += began.elapsed();
-        cpu += cpu_time() - cpu_before;
+        cpu += cpu_time().saturating_sub(cpu_before);
         since += BATCH;
         let events = (number + 1) * BATCH;
         if (number + 1) % batches.div_ceil(10) == 0 || number + 1 == batches {
@@ -78,9 +78,17 @@ fn event(number: u64) -> String {
     let time = UtcMillis::from_millis(1_794_400_000_000 + i64::try_from(number * 60_000 / A_MINUTE).unwrap_or(0));
     let (kind, more) = match number % 100 {
         0..50 => ("injection", r#""msg_size":"13370","recv_method":"rest","open_tracking":true,"click_tracking":true"#),
-        50..52 => ("bounce", r#""bounce_class":"10","error_code":"550","reason":"550 5.1.1 The email account that you tried to reach does not exist","raw_reason":"550 5.1.1 The email account that you tried to reach does not exist","ip_address":"203.0.113.17","num_retries":"0""#),
-        52..88 => ("delivery", r#""ip_address":"203.0.113.17","num_retries":"0","queue_time":"160","outbound_tls":"1""#),
-        _ => ("open", r#""ip_address":"203.0.113.17","user_agent":"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_10_3) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/41.0.2272.118 Safari/537.36","geo_ip":{"country":"US","region":"MD","city":"Columbia","latitude":39.1749,"longitude":-76.8375}"#),
+        50..52 => (
+            "bounce",
+            r#""bounce_class":"10","error_code":"550","reason":"550 5.1.1 The email account that you tried to reach does not exist","raw_reason":"550 5.1.1 The email account that you tried to reach does not exist","ip_address":"203.0.113.17","num_retries":"0""#,
+        ),
+        52..88 => {
+            ("delivery", r#""ip_address":"203.0.113.17","num_retries":"0","queue_time":"160","outbound_tls":"1""#)
+        }
+        _ => (
+            "open",
+            r#""ip_address":"203.0.113.17","user_agent":"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_10_3) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/41.0.2272.118 Safari/537.36","geo_ip":{"country":"US","region":"MD","city":"Columbia","latitude":39.1749,"longitude":-76.8375}"#,
+        ),
     };
     format!(
         r#"{{"type":"{kind}","campaign_id":"Autumn Sale {campaign}","customer_id":"4217","delv_method":"esmtp","event_id":"{scattered}","friendly_from":"news@shop.example.com","injection_time":"{time}","ip_pool":"marketing","message_id":"{message:020x}","msg_from":"msprvs1=17827RA6TC8Pz=bounces-12345@sparkpostmail1.com","rcpt_hash":"2aae6c35c94fcfb415dbe95f408b9ce91ee846ed","rcpt_meta":{{"customKey":"customValue","order":{{"id":"A-{number}"}}}},"rcpt_tags":["male","US"],"rcpt_to":"user{person}@mail{domain}.example.net","raw_rcpt_to":"User{person}@mail{domain}.example.net","recipient_domain":"mail{domain}.example.net","routing_domain":"example.net","sending_domain":"shop.example.com","sending_ip":"198.51.100.7","subject":"Autumn deals are here","template_id":"templ-1234","template_version":"3","timestamp":"{time}","transmission_id":"65832150921904138",{more}}}"#,

@@ -33,7 +33,11 @@ struct Home {
 }
 
 const HOMES: [Home; 15] = [
-    Home { path: &["rusqlite"], homes: &["store/", "sink/sqlite/"], rule: "rusqlite is the store's and the sqlite sink's" },
+    Home {
+        path: &["rusqlite"],
+        homes: &["store/", "sink/sqlite/"],
+        rule: "rusqlite is the store's and the sqlite sink's",
+    },
     Home {
         path: &["reqwest"],
         homes: &["net.rs", "net/", "source/", "sink/"],

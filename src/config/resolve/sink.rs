@@ -4,8 +4,7 @@
 use super::Reader;
 use crate::config::document::Place;
 use crate::config::raw::{
-    RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawSink, RawSinkStart, RawSqlite,
-    RawStdout,
+    RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawSink, RawSinkStart, RawSqlite, RawStdout,
 };
 use crate::config::resolved::{
     Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, SinkStart, SqliteOptions, StdoutOptions, Stream,
@@ -84,7 +83,9 @@ fn selection(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Sel
 
 fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Limits {
     let usual = match kind {
-        SinkKind::File(_) | SinkKind::Sqlite(_) | SinkKind::Stdout(_) => Limits { events: 10_000, bytes: 8 << 20, age: 0 },
+        SinkKind::File(_) | SinkKind::Sqlite(_) | SinkKind::Stdout(_) => {
+            Limits { events: 10_000, bytes: 8 << 20, age: 0 }
+        }
     };
     let bytes = raw.batch_bytes.as_ref().map(|typed| read.size(typed, &place.key("batch_bytes"), 1 << 10..=64 << 20));
     let age = raw.batch_age.as_ref().map(|typed| read.duration(typed, &place.key("batch_age"), 0..=HOUR));
@@ -128,12 +129,7 @@ fn file_options(raw: &RawFile, place: &Place<'_>, read: &mut Reader<'_, '_>) -> 
     FileOptions { path: raw.path.clone(), format, include_raw, rotate_size, rotate, compress }
 }
 
-fn sqlite_options(
-    raw: &RawSqlite,
-    place: &Place<'_>,
-    data_dir: &Path,
-    read: &mut Reader<'_, '_>,
-) -> SqliteOptions {
+fn sqlite_options(raw: &RawSqlite, place: &Place<'_>, data_dir: &Path, read: &mut Reader<'_, '_>) -> SqliteOptions {
     let place = place.key("path");
     // An empty path is there only where the check has taken out a missing or wrong one, or it was typed.
     if place.value.is_some_and(toml::de::DeValue::is_str) {
@@ -218,7 +214,8 @@ fn same_place(sinks: &[SinkConfig], root: &Place<'_>, streams: &[Stream], read: 
                 taken.insert(target, &sink.name);
                 continue;
             };
-            let kind_of = |name: &str| sinks.iter().find(|sink| sink.name == name).map_or(&sink.kind, |sink| &sink.kind);
+            let kind_of =
+                |name: &str| sinks.iter().find(|sink| sink.name == name).map_or(&sink.kind, |sink| &sink.kind);
             let spot = |name: &str| match kind_of(name) {
                 SinkKind::File(_) => root.key("sinks").key(name).key("file").key("path"),
                 SinkKind::Sqlite(_) => root.key("sinks").key(name).key("sqlite").key("path"),

@@ -93,9 +93,10 @@ fn create(path: &Path, progress: Option<&Progress>) -> Result<(), Refusal> {
     if let Some(Progress { seq: 1.., .. }) = progress {
         return Err(Refusal::Unusable {
             why: format!("{} is gone, and with it every event that it was handed", path.display()),
-            hint: "mount or put it back; or, to begin a new one, create an empty file in its place, and replay what it \
+            hint:
+                "mount or put it back; or, to begin a new one, create an empty file in its place, and replay what it \
                    should hold"
-                .to_owned(),
+                    .to_owned(),
         });
     }
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {

@@ -133,9 +133,7 @@ impl Table {
                 Err(refusal) => (Err(refusal), false),
             },
             Err(Trouble::Event(why)) => (Err(Refusal::Never { why }), true),
-            Err(Trouble::Sqlite(error)) => {
-                (Err(refusal::of(&error, "write to", path)), refusal::is_passing(&error))
-            }
+            Err(Trouble::Sqlite(error)) => (Err(refusal::of(&error, "write to", path)), refusal::is_passing(&error)),
         }
     }
 }
@@ -197,7 +195,15 @@ impl<'t> Desk<'t> {
     fn new(tx: &'t Transaction<'_>, handed: &Handed, progress: &Progress, raw: bool) -> rusqlite::Result<Self> {
         let runs = Runs::new(tx, handed, progress)?;
         let [insert, revise, again] = [&SQL.insert, &SQL.revise, &SQL.again].map(|sql| tx.prepare(sql));
-        Ok(Self { insert: insert?, revise: revise?, again: again?, runs, key: Key::default(), scratch: String::new(), raw })
+        Ok(Self {
+            insert: insert?,
+            revise: revise?,
+            again: again?,
+            runs,
+            key: Key::default(),
+            scratch: String::new(),
+            raw,
+        })
     }
 
     fn put(&mut self, stored: &StoredEvent<'_>, again: bool) -> Result<(), Trouble> {

@@ -279,10 +279,15 @@ async fn what_is_not_ours_or_newer_is_refused_untouched() {
         assert!(why.contains(expected) && !hint.is_empty(), "{why}");
         assert!(std::fs::read(world.path()).unwrap_or_default() == before, "{expected}");
     };
-    refused(|path| std::fs::write(path, "no database, but longer than a header has to be".repeat(9)).unwrap(), "not a database")
-        .await;
     refused(
-        |path| Connection::open(path).unwrap().execute_batch("CREATE TABLE other (a); PRAGMA user_version = 1").unwrap(),
+        |path| std::fs::write(path, "no database, but longer than a header has to be".repeat(9)).unwrap(),
+        "not a database",
+    )
+    .await;
+    refused(
+        |path| {
+            Connection::open(path).unwrap().execute_batch("CREATE TABLE other (a); PRAGMA user_version = 1").unwrap();
+        },
         "another program",
     )
     .await;
