@@ -43,7 +43,7 @@ async fn measure(options: Options, batches: u64) {
         let (began, cpu_before) = (Instant::now(), cpu_time());
         sink.write(&batch).await.expect("the batch is accepted");
         wall += began.elapsed();
-        cpu += cpu_time() - cpu_before;
+        cpu += cpu_time().saturating_sub(cpu_before);
         since += BATCH;
         let events = (number + 1) * BATCH;
         if (number + 1) % batches.div_ceil(10) == 0 || number + 1 == batches {

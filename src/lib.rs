@@ -25,7 +25,7 @@
 //! | 3 | [`daemon`] | the only place where source, store and sink meet; the only spawns |
 //! | 3 | [`simulator`] | the SparkPost API, simulated, for `demo`, `simulate`, tests and benchmarks |
 //! | 2 | [`config`] | TOML text → meaning, or every problem at once |
-//! | 1 | [`source`] [`sink`] [`store`] [`net`] | ask an API · hand batches over · the only SQLite · the only HTTP client |
+//! | 1 | [`source`] [`sink`] [`store`] [`net`] | ask an API · hand batches over · the only SQLite, the sqlite sink apart · the only HTTP client |
 //! | 0 | [`core`] | pure: no async, no I/O, no clock, no environment, no logging |
 //!
 //! # Invariants

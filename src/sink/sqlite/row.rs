@@ -92,14 +92,13 @@ impl Key {
         self.id.clear();
         let id = event.event_id();
         self.is_anonymous = id.is_none();
-        match id {
-            Some(id) => self.id.push_str(&id.decode()),
-            None => {
-                self.id.push_str("sha256:");
-                for byte in event.digest() {
-                    // Writing to a String cannot fail.
-                    let _ = write!(self.id, "{byte:02x}");
-                }
+        if let Some(id) = id {
+            self.id.push_str(&id.decode());
+        } else {
+            self.id.push_str("sha256:");
+            for byte in event.digest() {
+                // Writing to a String cannot fail.
+                let _ = write!(self.id, "{byte:02x}");
             }
         }
         self.source_type.clear();

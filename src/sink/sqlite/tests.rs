@@ -286,7 +286,7 @@ async fn what_is_not_ours_or_newer_is_refused_untouched() {
     .await;
     refused(
         |path| {
-            Connection::open(path).unwrap().execute_batch("CREATE TABLE other (a); PRAGMA user_version = 1").unwrap()
+            Connection::open(path).unwrap().execute_batch("CREATE TABLE other (a); PRAGMA user_version = 1").unwrap();
         },
         "another program",
     )
