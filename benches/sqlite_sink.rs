@@ -1,6 +1,6 @@
 //! How fast the sqlite sink takes events: batches of 10,000 of about 1 KB, each synced, into a database that grows.
 //! It exists to see what indexes and rows cost once the database no longer fits the cache: 60,000 events a second is
-//! the target. Run: `cargo bench --bench sqlite_sink` (`-- 300` for so many batches, `-- 300 DIR` for another disk).
+//! the target, and not reached. Run: `cargo bench --bench sqlite_sink` (`-- 300` for so many batches, `-- 300 DIR` for another disk).
 
 #![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 #![expect(clippy::expect_used, reason = "a panic is a broken benchmark")]

@@ -89,7 +89,7 @@ async fn the_schema_is_as_published() {
 /// The columns of a row that hold something, without `raw`.
 fn filled(conn: &Connection, id: &str) -> String {
     let mut statement = conn.prepare("SELECT * FROM events WHERE id = ?1").unwrap();
-    let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut rows = statement.query([id]).unwrap();
     let row = rows.next().unwrap().unwrap();
     let mut out = String::new();
@@ -159,7 +159,7 @@ async fn a_row_says_what_the_normalized_event_says_and_no_less() {
 
         let conn = table.conn();
         let mut statement = conn.prepare("SELECT * FROM events WHERE id = ?1").unwrap();
-        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([number.to_string()]).unwrap();
         let row = rows.next().unwrap().unwrap();
         for (at, name) in names.iter().enumerate().filter(|(_, name)| !own.contains(&name.as_str())) {
@@ -191,7 +191,7 @@ fn leaves(value: &Value, path: &str, found: &mut Vec<String>) {
     match value {
         Value::Null => {}
         Value::Object(members) => {
-            members.iter().for_each(|(name, member)| leaves(member, &format!("{path}/{name}"), found))
+            members.iter().for_each(|(name, member)| leaves(member, &format!("{path}/{name}"), found));
         }
         _ => found.push(path.to_owned()),
     }
