@@ -5,7 +5,7 @@ use super::exit::{Code, Failure};
 use super::output;
 use super::sinks::named;
 use super::status;
-use super::text::{bytes, counted};
+use super::text::{bytes, counted, lines};
 use super::{Global, when_obeyed};
 use crate::core::time::UtcMillis;
 use crate::daemon::clock::TimeSource;
@@ -154,8 +154,7 @@ fn list(reader: &Reader, sink: Option<&str>, json: bool) -> Result<(), Failure> 
         let sink = row.sink.clone().unwrap_or_else(|| "(no event)".to_owned());
         table.add_row([row.id.to_string(), row.stream.clone(), sink, at, bytes(row.bytes as u64), reason]);
     }
-    let text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    output::written(out.write_all(text.as_bytes()))
+    output::written(out.write_all(lines(&table).as_bytes()))
 }
 
 fn show(reader: &Reader, id: i64) -> Result<(), Failure> {

@@ -83,8 +83,7 @@ async fn hand_in(
     let id = Mailbox::open(&config.data_dir)?.add_replay(&sink.name, range, types, now)?;
     let reader = Reader::open(&config.data_dir)?;
     let progress = Progress::start(&sink.name);
-    loop {
-        let Some(replay) = reader.replay(id)? else { break };
+    while let Some(replay) = reader.replay(id)? {
         progress.at(replay.events, total, &counted(replay.events, "event", "events"));
         if replay.finished_at.is_some() || !is_held(&config.data_dir) {
             break;

@@ -4,7 +4,7 @@
 use super::exit::{Code, Failure};
 use super::output;
 use super::range::instant;
-use super::text::{counted, grouped};
+use super::text::{counted, grouped, lines};
 use super::{Global, status, when_obeyed};
 use crate::config::{Config, SinkConfig};
 use crate::core::time::{UtcMillis, humane};
@@ -199,6 +199,5 @@ fn list(config: &Config, json: bool, now: UtcMillis) -> Result<(), Failure> {
         ]);
     };
     rows.iter().for_each(|row| fill(&mut table, row));
-    let text: String = table.to_string().lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    output::written(out.write_all(text.as_bytes()))
+    output::written(out.write_all(lines(&table).as_bytes()))
 }

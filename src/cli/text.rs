@@ -32,6 +32,11 @@ pub(super) fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{scaled}.{} {}", rest * 10 / 1024, UNITS[unit]) }
 }
 
+/// A table as lines, without the spaces that pad its last column.
+pub(super) fn lines(table: &comfy_table::Table) -> String {
+    table.to_string().lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+}
+
 /// A horizontal bar of `value` against `max`, at most `width` characters, in eighths of a block. Anything above zero
 /// shows.
 pub(super) fn bar(value: u64, max: u64, width: u64) -> String {

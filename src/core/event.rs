@@ -81,6 +81,12 @@ fn canonical_decimal(text: &str) -> Option<u64> {
     canonical.then(|| text.parse().ok()).flatten()
 }
 
+/// The first `len` bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8], len: usize) -> String {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+    bytes.iter().take(len).flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 fn digest(parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
     parts.iter().for_each(|part| hash.update(part));

@@ -2,6 +2,7 @@
 //! It exists as a change of the event's own text, before any format sees it, so that no format can forget a field.
 
 use super::catalogue::Field;
+use super::event::hex;
 use super::json;
 use ring::hmac;
 use std::borrow::Cow;
@@ -151,7 +152,7 @@ impl Redaction {
         match rule {
             Rule::Hmac => {
                 let tag = hmac::sign(&self.key, text.trim().to_ascii_lowercase().as_bytes());
-                Some(tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+                Some(hex(tag.as_ref(), 16))
             }
             Rule::Domain => {
                 let (_, domain) = text.trim().trim_end_matches('>').rsplit_once('@')?;

@@ -8,7 +8,7 @@ pub mod stdout;
 pub mod webhook;
 
 use crate::core::BoxFuture;
-use crate::core::event::StoredEvent;
+use crate::core::event::{StoredEvent, hex};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +33,7 @@ impl Batch<'_> {
             hash.update(&(event.raw.len() as u64).to_le_bytes());
             hash.update(event.raw.as_bytes());
         }
-        let digest = hash.finish();
-        digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hex(hash.finish().as_ref(), 16)
     }
 }
 

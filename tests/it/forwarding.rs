@@ -110,7 +110,7 @@ impl World {
     /// With these further members in each event.
     async fn capture_with(&self, ids: std::ops::Range<u32>, more: &str) {
         let noon = UtcMillis::parse(NOON).unwrap();
-        let kind = |id: u32| if id % 2 == 0 { "open" } else { "bounce" };
+        let kind = |id: u32| if id.is_multiple_of(2) { "open" } else { "bounce" };
         let (mut body, mut rows) = (Vec::new(), Vec::new());
         for id in ids {
             let at = noon.plus(i64::from(id) * MINUTE);

@@ -65,7 +65,7 @@ async fn whatever_happens_between_here_and_an_answer_the_batch_comes_again_under
         Answer::TakenThenCut,
         Answer::CutWhileSending,
         Answer::TakenThenSilent,
-        Answer::HalfAnAnswer,
+        Answer::CutInTheMiddle,
         Answer::Status(503, &[]),
     ];
     receiver.answer(&troubles);

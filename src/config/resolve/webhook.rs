@@ -126,14 +126,13 @@ fn headers(raw: &RawWebhook, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Ve
 fn allowed(raw: &RawWebhook, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Vec<Block> {
     let mut blocks = Vec::new();
     for (index, typed) in raw.allow.iter().enumerate() {
-        match Block::parse(typed) {
-            Some(block) => blocks.push(block),
-            None => {
-                let place = place.key("allow").item(index);
-                let problem = read.value(&place, format!("`{}` is no address and no network", place.dotted));
-                problem.label("such as 127.0.0.1, 10.0.0.0/8 or fd00::/8");
-            }
+        if let Some(block) = Block::parse(typed) {
+            blocks.push(block);
+            continue;
         }
+        let place = place.key("allow").item(index);
+        let problem = read.value(&place, format!("`{}` is no address and no network", place.dotted));
+        problem.label("such as 127.0.0.1, 10.0.0.0/8 or fd00::/8");
     }
     blocks
 }

@@ -91,7 +91,6 @@ impl Forwarder {
             };
             let written = write_letter(open, &letter, (self.now)()).await;
             let reason = match (judge(outcome_of(&written), 1, 1, fastrand::f64()), &written) {
-                (Verdict::Ack, _) => None,
                 (Verdict::DeadLetter, Err(refusal)) => Some(refusal.to_string()),
                 // It waits with everything else until the sink can be used again.
                 (_, Err(refusal)) => return Ok(Err(refusal.clone())),

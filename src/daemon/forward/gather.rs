@@ -79,14 +79,12 @@ impl Gathered {
             let at_hand =
                 want.held.as_ref().filter(|held| held.seq() == gathered.to.seq && gathered.to.index < held.len());
             let segment = match at_hand {
-                Some(held) => Arc::clone(held),
-                None => match reader.next_segment(gathered.to, &ids)? {
-                    Some(segment) => Arc::new(segment),
-                    None => {
-                        seen_all = true;
-                        break;
-                    }
-                },
+                Some(held) => Some(Arc::clone(held)),
+                None => reader.next_segment(gathered.to, &ids)?.map(Arc::new),
+            };
+            let Some(segment) = segment else {
+                seen_all = true;
+                break;
             };
             let starts = Position { seq: segment.seq(), index: 0 };
             // The streams were asked for by these very rows.

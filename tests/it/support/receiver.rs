@@ -55,7 +55,7 @@ pub(crate) enum Answer {
     /// The connection is cut in the middle of the body.
     CutWhileSending,
     /// A status of success, and then a cut in the middle of the announced body.
-    HalfAnAnswer,
+    CutInTheMiddle,
 }
 
 #[derive(Default)]
@@ -154,7 +154,7 @@ fn serve(socket: &TcpStream, inner: &Inner) -> std::io::Result<()> {
             headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
             socket.write_all(format!("{head}\r\n").as_bytes())
         }
-        Answer::HalfAnAnswer => socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"),
+        Answer::CutInTheMiddle => socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"),
         Answer::TakenThenSilent => reader.read(&mut [0]).map(drop),
         Answer::TakenThenCut | Answer::CutWhileSending => Ok(()),
     }
