@@ -280,6 +280,7 @@ pub(super) fn kind(sink: &config::SinkConfig) -> &'static str {
         SinkKind::File(_) => "file",
         SinkKind::Stdout(_) => "stdout",
         SinkKind::Webhook(_) => "webhook",
+        SinkKind::Postgres(_) => "postgres",
     }
 }
 

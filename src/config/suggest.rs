@@ -127,7 +127,7 @@ pub(super) fn sink_kind(key: &str, place: &Place<'_>, kinds: &[&str]) -> [String
         let help = format!("write the kind into the table's name, as in `[{name}.file]`, and its keys below");
         return [format!("`{key}` stands outside of the sink's kind"), "of no kind".to_owned(), help];
     }
-    let have = kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(" and ");
+    let have = kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ");
     let (message, help) = match nearest(key, kinds.iter().copied()) {
         Some(meant) => (format!("there is no `{key}` sink"), format!("did you mean `{meant}`?")),
         None if LATER_KINDS.contains(&key) => (format!("this build has no `{key}` sink"), format!("it has {have}")),
@@ -142,7 +142,6 @@ const LATER_KINDS: &[&str] = &[
     "sqlite",
     "kafka",
     "nats",
-    "postgres",
     "postgresql",
     "rabbitmq",
     "amqp",

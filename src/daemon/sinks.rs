@@ -47,6 +47,7 @@ pub fn opener(sink: &SinkConfig, means: Means) -> OpenSink {
         SinkKind::File(options) => open_file(name, file_options(options), means.now, on_skipped),
         SinkKind::Stdout(options) => open_stdout(means.stdout, format(options.format, options.include_raw), on_skipped),
         SinkKind::Webhook(options) => open_webhook((**options).clone(), means, on_skipped),
+        SinkKind::Postgres(options) => super::postgres::opener(name, (**options).clone(), means),
     }
 }
 

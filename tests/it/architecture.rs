@@ -32,13 +32,14 @@ struct Home {
     rule: &'static str,
 }
 
-const HOMES: [Home; 15] = [
+const HOMES: [Home; 16] = [
     Home { path: &["rusqlite"], homes: &["store/"], rule: "rusqlite is the store's" },
     Home {
         path: &["reqwest"],
         homes: &["net.rs", "net/", "source/", "sink/"],
         rule: "reqwest is for net, source, sink",
     },
+    Home { path: &["tokio_postgres"], homes: &["sink/postgres/"], rule: "PostgreSQL is the postgres sink's" },
     Home { path: &["tokio", "spawn"], homes: SPAWNERS, rule: SPAWNS },
     Home { path: &["tokio", "task", "spawn"], homes: SPAWNERS, rule: SPAWNS },
     Home { path: &["tokio", "task", "spawn_local"], homes: SPAWNERS, rule: SPAWNS },
