@@ -2,8 +2,10 @@
 //! end at any moment, TLS, and the whole program killed. It exists because each of these decides between once and twice.
 
 use crate::support::postgres::Database;
+use crate::support::program::{Program, ended, events, stderr};
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
+use sparkspool::simulator::Dialect;
 use sparkspool::sink::postgres::{Options, PostgresSink, Trust};
 use sparkspool::sink::{Batch, Receipt, Refusal, Sink};
 use std::sync::Arc;
@@ -200,4 +202,93 @@ async fn what_an_operator_must_mend_is_said_and_no_secret_with_it() {
     assert!(matches!(write(&mut sink, &texts(&numbered(1..2))).await, Err(Refusal::Unusable { .. })));
     let gone = open(options, Some(&receipt)).await.err();
     assert!(matches!(&gone, Some(Refusal::Unusable { why, .. }) if why.contains("is gone")), "{gone:?}");
+}
+
+#[tokio::test]
+async fn a_server_is_known_by_its_certificate() {
+    let Some(database) = Database::new() else { return };
+    let Ok(authority) = std::env::var("SPARKSPOOL_TEST_POSTGRES_CA") else {
+        return eprintln!("skipped: TLS, because SPARKSPOOL_TEST_POSTGRES_CA names no certificate");
+    };
+    let pem = std::fs::read(authority).unwrap();
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                     WHERE ssl AND datname = current_database() AND application_name = 'sparkspool'";
+    for trust in [Trust::Only(pem.clone()), Trust::Anyone] {
+        let (mut sink, _) =
+            opened(database.options_at(&format!("{}?sslmode=disable", database.url()), trust), None).await;
+        write(&mut sink, &texts(&numbered(0..10))).await.unwrap();
+        assert_eq!(database.number(encrypted), 1);
+    }
+    let url = database.url();
+    for (url, trust) in [(url.clone(), Trust::System), (url.replace("localhost", "127.0.0.1"), Trust::Only(pem))] {
+        let refused = open(database.options_at(&url, trust), None).await.err();
+        assert!(matches!(&refused, Some(Refusal::Unusable { hint, .. }) if hint.contains("ca_file")), "{refused:?}");
+    }
+}
+
+/// A server of its own for the test that crashes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_crashes_and_comes_back_has_everything_once() {
+    if Database::new().is_none() {
+        return;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/postgres.sh");
+    let dir =
+        tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let run = |what: &str| {
+        let output = std::process::Command::new(script).arg(what).arg(dir.path().join("pg")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let database = Database::of_server(run("start"));
+    let (mut sink, _) = opened(database.options(), None).await;
+    let raws = numbered(0..20_000);
+    let mut refused = 0;
+    for (number, batch) in raws.chunks(1_000).enumerate() {
+        while let Err(refusal) = write(&mut sink, &texts(batch)).await {
+            assert!(matches!(refusal, Refusal::Later { .. }), "{refusal:?}");
+            refused += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if number % 7 == 3 {
+            let (script, dir) = (script.to_owned(), dir.path().join("pg"));
+            tokio::task::spawn_blocking(move || {
+                std::process::Command::new(script).arg("restart").arg(dir).output().unwrap();
+            });
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(database.number(COUNT), 20_000);
+    drop(database);
+    run("stop");
+    assert!(refused > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_killed_while_it_forwards_leaves_every_event_once() {
+    let Some(database) = Database::new() else { return };
+    let program = Program::new(events(20_000), "page_size = 500", "").await;
+    let sink = "[sinks.file]\nbatch_events = 200\n[sinks.file.postgres]\nurl_env = 'PG_URL'\ntls = 'disable'\n#";
+    let (before, _) = program.world.config.split_once("[sinks.file.file]").unwrap();
+    std::fs::write(&program.config, format!("{before}{sink}")).unwrap();
+    let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
+    let command = || {
+        let mut command = program.command(&["backfill", "--from", &from, "--to", &to]);
+        command.env("PG_URL", database.url());
+        command
+    };
+    let mut kills = 0;
+    for _ in 0..12 {
+        let mut child = command().spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..900))).await;
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let last = ended(command().spawn().unwrap()).await;
+    assert!(last.status.success(), "{}", stderr(&last));
+    let truth: u32 = program.world.truth(Dialect::Events).values().sum();
+    assert_eq!(database.number(COUNT), i64::from(truth));
+    assert_eq!(database.number("SELECT count(DISTINCT raw::text) FROM sparkpost_events"), i64::from(truth));
+    assert!(kills >= 3, "only {kills} runs were killed before their end");
 }

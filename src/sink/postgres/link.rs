@@ -35,16 +35,12 @@ impl Link {
         let config = config(address)?;
         let is_local = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
         let connecting = async {
-            match tls.filter(|_| !is_local) {
-                Some(tls) => {
-                    let (client, connection) = config.clone().ssl_mode(SslMode::Require).connect(tls).await?;
-                    Ok::<_, Error>(Self { client, driving: Box::pin(connection) })
-                }
-                None => {
-                    let (client, connection) = config.clone().ssl_mode(SslMode::Disable).connect(NoTls).await?;
-                    Ok(Self { client, driving: Box::pin(connection) })
-                }
+            if let Some(tls) = tls.filter(|_| !is_local) {
+                let (client, connection) = config.clone().ssl_mode(SslMode::Require).connect(tls).await?;
+                return Ok::<_, Error>(Self { client, driving: Box::pin(connection) });
             }
+            let (client, connection) = config.clone().ssl_mode(SslMode::Disable).connect(NoTls).await?;
+            Ok(Self { client, driving: Box::pin(connection) })
         };
         let mut link = tokio::time::timeout(3 * CONNECT_MAX, connecting).await.map_err(|_| Trouble::Slow)??;
         link.run(async |client| Ok(client.batch_execute(SESSION).await?)).await?;
@@ -97,7 +93,7 @@ fn config(address: &Address) -> Result<Config, Refusal> {
         return Err(unusable("no host of PostgreSQL is configured", "add `host`, or put it into the URL"));
     }
     config.application_name("sparkspool").connect_timeout(CONNECT_MAX);
-    config.keepalives_idle(Duration::from_secs(60)).tcp_user_timeout(Duration::from_secs(60));
+    config.keepalives_idle(Duration::from_mins(1)).tcp_user_timeout(Duration::from_mins(1));
     Ok(config)
 }
 

@@ -106,12 +106,11 @@ fn push_string(json: &[u8], start: usize, out: &mut Vec<u8>) -> usize {
 fn escape(rest: &[u8], out: &mut Vec<u8>) -> usize {
     let len = match unit(rest) {
         None => 2,
-        Some(0) => 0,
         Some(0xd800..=0xdbff) => match rest.get(6..).and_then(unit) {
             Some(0xdc00..=0xdfff) => 12,
             _ => 0,
         },
-        Some(0xdc00..=0xdfff) => 0,
+        Some(0 | 0xdc00..=0xdfff) => 0,
         Some(_) => 6,
     };
     if len == 0 {

@@ -153,7 +153,7 @@ impl Rows {
         let mut runs = Runs::new(progress, batch);
         let mut rows =
             Self { passes: vec![Pass::default()], anonymous: Vec::new(), run: None, again: batch.again, raw };
-        let mut replaced = HashSet::new();
+        let mut held = HashSet::new();
         for (at, stored) in batch.events.iter().enumerate() {
             if at % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
@@ -165,8 +165,8 @@ impl Rows {
                 continue;
             }
             let replaces = batch.again || stored.revision;
-            if replaces && !replaced.insert(key.clone()) {
-                replaced = HashSet::from([key.clone()]);
+            if replaces && !held.insert(key.clone()) {
+                held = HashSet::from([key.clone()]);
                 rows.passes.push(Pass::default());
             }
             rows.push(&Place { key: &key, twin: 0, n: number(at), replaces, raw }, stored, &event);

@@ -15,16 +15,21 @@ pub(crate) struct Database {
 impl Database {
     /// `None`, said aloud, where there is no server.
     pub(crate) fn new() -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let Ok(server) = std::env::var("SPARKSPOOL_TEST_POSTGRES_URL") else {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
             eprintln!("skipped: {test}, because SPARKSPOOL_TEST_POSTGRES_URL names no server");
             return None;
         };
+        Some(Self::of_server(server))
+    }
+
+    /// One in the server at this URL.
+    pub(crate) fn of_server(server: String) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("spool_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let database = Self { server, name };
         execute(&database.server, &format!("CREATE DATABASE {}", database.name));
-        Some(database)
+        database
     }
 
     /// The URL of the database.
