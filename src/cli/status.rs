@@ -281,6 +281,7 @@ pub(super) fn kind(sink: &config::SinkConfig) -> &'static str {
         SinkKind::Sqlite(_) => "sqlite",
         SinkKind::Stdout(_) => "stdout",
         SinkKind::Webhook(_) => "webhook",
+        SinkKind::Postgres(_) => "postgres",
     }
 }
 

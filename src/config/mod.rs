@@ -87,7 +87,10 @@ pub fn load(path: &Path, env: &Env<'_>) -> Result<Config, ConfigError> {
     let bytes = std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
     let name = path.display().to_string();
     match String::from_utf8(bytes) {
-        Ok(text) => parse(&text, &name, env).map(|config| Config { file: Some(path.to_owned()), ..config }),
+        Ok(text) => {
+            let config = read(&text, &name, env, true)?;
+            Ok(Config { file: Some(path.to_owned()), ..config })
+        }
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
             let text = String::from_utf8_lossy(error.as_bytes());
@@ -101,17 +104,38 @@ pub fn load(path: &Path, env: &Env<'_>) -> Result<Config, ConfigError> {
 
 /// Checks `text`, the content of a file that is called `file_name` in reports. Reads the environment through `env`,
 /// and looks whether the systemd credentials named there exist; nothing else outside of the text is touched.
+///
+/// A kind of sink that this build was made without is understood here; [`load`] refuses it.
 pub fn parse(text: &str, file_name: &str, env: &Env<'_>) -> Result<Config, ConfigError> {
+    read(text, file_name, env, false)
+}
+
+fn read(text: &str, file_name: &str, env: &Env<'_>, is_to_run: bool) -> Result<Config, ConfigError> {
     let mut problems = Problems::new(text);
     let config = tree(text, &mut problems).map(|root| {
         let root = Place::root(&root);
         let right = check::check(&schema(), &root, &mut problems);
         let raw = RawConfig::deserialize_checked(right, &mut problems);
-        resolve::resolve(&raw, &root, env, &mut problems)
+        let config = resolve::resolve(&raw, &root, env, &mut problems);
+        if is_to_run {
+            built(&config, &root, &mut problems);
+        }
+        config
     });
     match config {
         Some(config) if problems.is_empty() => Ok(Config { file: Some(PathBuf::from(file_name)), ..config }),
         _ => Err(ConfigError::Invalid(problems.into_report(file_name))),
+    }
+}
+
+/// Whether this build has what is configured.
+fn built(config: &Config, root: &Place<'_>, problems: &mut Problems<'_>) {
+    for sink in &config.sinks {
+        if let Some(kind) = sink.kind.not_built() {
+            let place = root.key("sinks").key(&sink.name).key(kind);
+            let problem = problems.key(&place, format!("this build has no `{kind}` sink"));
+            problem.label("left out of this build").help(format!("rebuild with `--features {kind}`"));
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Exactly what may be typed into the configuration file: names, types and defaults, and nothing about their meaning.
 //! It exists because these types are the JSON Schema, and the schema is what a file is checked against.
 
+mod postgres;
 mod webhook;
 
+pub use postgres::{RawPostgres, RawTls};
 pub use webhook::RawWebhook;
 
 use schemars::JsonSchema;
@@ -208,11 +210,14 @@ pub enum RawFilterValue {
 /// One sink: what it is handed, and exactly one table, whose name says what kind of sink it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Sink", extend("oneOf" = [{"required": ["file"]}, {"required": ["sqlite"]}, {"required": ["stdout"]}, {"required": ["webhook"]}]))]
+#[schemars(rename = "Sink", extend("oneOf" = [{"required": ["file"]}, {"required": ["postgres"]}, {"required": ["sqlite"]}, {"required": ["stdout"]}, {"required": ["webhook"]}]))]
 pub struct RawSink {
     /// Lines in files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<RawFile>,
+    /// Rows of a table in a PostgreSQL database.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<RawPostgres>,
     /// Rows of a table in a SQLite database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlite: Option<RawSqlite>,
@@ -278,6 +283,7 @@ impl Default for RawSink {
     fn default() -> Self {
         Self {
             file: None,
+            postgres: None,
             sqlite: None,
             stdout: None,
             webhook: None,

@@ -140,6 +140,56 @@ pub enum SinkKind {
     Stdout(StdoutOptions),
     /// Requests over HTTP.
     Webhook(Box<WebhookOptions>),
+    /// Rows of a table in a PostgreSQL database.
+    Postgres(Box<PostgresOptions>),
+}
+
+impl SinkKind {
+    /// Its name, where this build was made without the feature of the same name.
+    pub const fn not_built(&self) -> Option<&'static str> {
+        match self {
+            Self::Postgres(_) if !cfg!(feature = "postgres") => Some("postgres"),
+            _ => None,
+        }
+    }
+}
+
+/// Rows of a table in a PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresOptions {
+    /// Where the URL is found. There is either this or `host`; with this, none of the four that follow.
+    pub url: Option<KeySource>,
+    /// A name, an address, or the folder of a socket.
+    pub host: Option<String>,
+    /// Its port.
+    pub port: Option<u16>,
+    /// The database.
+    pub database: Option<String>,
+    /// The role.
+    pub user: Option<String>,
+    /// Where its password is found.
+    pub password: Option<KeySource>,
+    /// Whether the connection is encrypted, and the server known.
+    pub tls: Tls,
+    /// Authorities to trust instead of the system's, PEM; only with [`Tls::VerifyFull`].
+    pub ca_file: Option<PathBuf>,
+    /// The schema of the tables.
+    pub schema: String,
+    /// The table of events.
+    pub table: String,
+    /// Whether a row carries the raw event.
+    pub include_raw: bool,
+}
+
+/// Whether a connection is encrypted, and the server known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// Encrypted; the certificate is for the host's name, from an authority that is trusted.
+    VerifyFull,
+    /// Encrypted, with whoever answers.
+    Require,
+    /// In clear text.
+    Disable,
 }
 
 /// Requests over HTTP.

@@ -141,7 +141,6 @@ const LATER_KINDS: &[&str] = &[
     "http",
     "kafka",
     "nats",
-    "postgres",
     "postgresql",
     "rabbitmq",
     "amqp",

@@ -12,6 +12,7 @@ pub mod forward;
 pub mod ingest;
 pub mod losses;
 pub mod notify;
+mod postgres;
 mod recheck;
 pub mod reconcile;
 pub mod run;

@@ -48,6 +48,7 @@ pub fn opener(sink: &SinkConfig, means: Means) -> OpenSink {
         SinkKind::Sqlite(options) => open_sqlite(name, options),
         SinkKind::Stdout(options) => open_stdout(means.stdout, format(options.format, options.include_raw), on_skipped),
         SinkKind::Webhook(options) => open_webhook((**options).clone(), means, on_skipped),
+        SinkKind::Postgres(options) => super::postgres::opener(name, (**options).clone(), means),
     }
 }
 

@@ -3,6 +3,8 @@
 
 pub mod encode;
 pub mod file;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod sqlite;
 pub mod stdout;
 pub mod webhook;

@@ -32,7 +32,7 @@ struct Home {
     rule: &'static str,
 }
 
-const HOMES: [Home; 15] = [
+const HOMES: [Home; 16] = [
     Home {
         path: &["rusqlite"],
         homes: &["store/", "sink/sqlite/"],
@@ -43,6 +43,7 @@ const HOMES: [Home; 15] = [
         homes: &["net.rs", "net/", "source/", "sink/"],
         rule: "reqwest is for net, source, sink",
     },
+    Home { path: &["tokio_postgres"], homes: &["sink/postgres/"], rule: "PostgreSQL is the postgres sink's" },
     Home { path: &["tokio", "spawn"], homes: SPAWNERS, rule: SPAWNS },
     Home { path: &["tokio", "task", "spawn"], homes: SPAWNERS, rule: SPAWNS },
     Home { path: &["tokio", "task", "spawn_local"], homes: SPAWNERS, rule: SPAWNS },

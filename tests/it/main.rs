@@ -22,6 +22,8 @@ mod hostile;
 mod missing;
 mod normalize;
 mod pacing;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod process;
 mod regression;
 mod rescue;

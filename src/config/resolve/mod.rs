@@ -2,6 +2,7 @@
 //! whatever cannot be right is collected as a problem while the rest goes on.
 
 mod account;
+mod postgres;
 mod sink;
 mod stream;
 mod webhook;

@@ -2,6 +2,7 @@
 //! this file and the raw types, and nothing else of the configuration.
 
 use super::Reader;
+use super::postgres;
 use super::webhook::{self, key_source};
 use crate::config::document::Place;
 use crate::config::raw::{
@@ -70,7 +71,9 @@ fn kind(raw: &RawSink, place: &Place<'_>, data_dir: &Path, read: &mut Reader<'_,
     let stdout = |stdout| SinkKind::Stdout(stdout_options(stdout, &place.key("stdout"), read));
     let stdout = raw.stdout.as_ref().map(stdout);
     let webhook = raw.webhook.as_ref().map(|raw| webhook::options(raw, &place.key("webhook"), read));
-    file.or(sqlite).or(stdout).or(webhook.map(|options| SinkKind::Webhook(Box::new(options))))
+    let postgres = raw.postgres.as_ref().map(|raw| postgres::options(raw, &place.key("postgres"), read));
+    let webhook = webhook.map(|options| SinkKind::Webhook(Box::new(options)));
+    file.or(sqlite).or(stdout).or(webhook).or(postgres.map(|options| SinkKind::Postgres(Box::new(options))))
 }
 
 fn selection(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Selection {
@@ -132,7 +135,7 @@ fn fields(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Vec<(P
 
 fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Limits {
     let usual = match kind {
-        SinkKind::File(_) | SinkKind::Sqlite(_) | SinkKind::Stdout(_) => {
+        SinkKind::File(_) | SinkKind::Sqlite(_) | SinkKind::Stdout(_) | SinkKind::Postgres(_) => {
             Limits { events: 10_000, bytes: 8 << 20, age: 0 }
         }
         SinkKind::Webhook(_) => Limits { events: 500, bytes: 1 << 20, age: 0 },
@@ -286,6 +289,7 @@ fn same_place(sinks: &[SinkConfig], root: &Place<'_>, streams: &[Stream], read: 
                 SinkKind::Sqlite(_) => root.key("sinks").key(name).key("sqlite").key("path"),
                 SinkKind::Stdout(_) => root.key("sinks").key(name).key("stdout"),
                 SinkKind::Webhook(_) => root.key("sinks").key(name).key("webhook").key("url"),
+                SinkKind::Postgres(_) => root.key("sinks").key(name).key("postgres").key("table"),
             };
             let message = format!("the sinks `{first}` and `{}` write to the same place", sink.name);
             let related = spot(first).value_span();
@@ -304,8 +308,9 @@ fn targets(sink: &SinkConfig, streams: &[Stream]) -> Vec<String> {
         SinkKind::Sqlite(database) if database.path.as_os_str().is_empty() => return Vec::new(),
         SinkKind::Sqlite(database) => return vec![plain(&database.path.to_string_lossy())],
         SinkKind::Stdout(_) => return vec!["standard output".to_owned()],
-        // Two may well post to one place: different events, or in different formats.
-        SinkKind::Webhook(_) => return Vec::new(),
+        // Two may well post to one place: different events, or in different formats. And rows are there once, whoever
+        // brings them.
+        SinkKind::Webhook(_) | SinkKind::Postgres(_) => return Vec::new(),
     };
     if file.path.is_empty() {
         return Vec::new();

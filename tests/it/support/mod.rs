@@ -4,6 +4,8 @@
 pub(crate) mod fake;
 pub(crate) mod oddity;
 pub(crate) mod places;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod receiver;
 pub(crate) mod rust_text;

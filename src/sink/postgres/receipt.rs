@@ -1,0 +1,77 @@
+//! What a receipt of this sink holds: which table it was, how far its numbers went, and where in the spool that was.
+//! It exists so that a database that was exchanged or set back is noticed, and so that twins without an id stay two.
+
+use crate::core::event::StoredEvent;
+use crate::core::time::UtcMillis;
+use crate::sink::{Receipt, Refusal};
+use serde::{Deserialize, Serialize};
+
+/// The receipt's own version; a newer one is refused rather than half understood.
+const VERSION: u32 = 1;
+
+/// What was acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub(super) version: u32,
+    /// The table's own id.
+    pub(super) table: String,
+    /// The highest number that a row was given.
+    pub(super) seq: i64,
+    /// The run that the last event handed over belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) run: Option<Run>,
+}
+
+/// Events that follow upon each other and were captured for one stream at one instant. What the store calls twins stands
+/// in one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Run {
+    stream: String,
+    observed_at: i64,
+    /// The first event of the run that has an id: where it comes again, the run is handed over once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) first: Option<String>,
+}
+
+impl Run {
+    /// The run that `event` begins.
+    pub(super) fn begin(event: &StoredEvent<'_>) -> Self {
+        let StoredEvent { stream, observed_at, .. } = event;
+        Self { stream: stream.as_str().to_owned(), observed_at: observed_at.as_millis(), first: None }
+    }
+
+    /// Whether `event` can belong to it.
+    pub(super) fn holds(&self, event: &StoredEvent<'_>) -> bool {
+        event.observed_at == UtcMillis::from_millis(self.observed_at) && event.stream.as_str() == self.stream
+    }
+}
+
+impl Progress {
+    /// Nothing yet, of this table.
+    pub(super) fn none(table: String) -> Self {
+        Self { version: VERSION, table, seq: 0, run: None }
+    }
+
+    /// Reads a receipt; an empty one is as good as none.
+    pub(super) fn of_receipt(receipt: Option<&Receipt>) -> Result<Option<Self>, Refusal> {
+        let Some(Receipt(text)) = receipt.filter(|receipt| !receipt.0.is_empty()) else { return Ok(None) };
+        let unreadable = |what: String| Refusal::Unusable {
+            why: format!("the receipt of this postgres sink cannot be read: {what}"),
+            hint: "it was stored by a newer sparkspool, or for a sink of another kind under this name: \
+                   run that version again, or rename the sink"
+                .to_owned(),
+        };
+        let progress: Self = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+        if progress.version == VERSION {
+            Ok(Some(progress))
+        } else {
+            Err(unreadable(format!("version {}", progress.version)))
+        }
+    }
+
+    /// The receipt to store with the position.
+    pub(super) fn to_receipt(&self) -> Receipt {
+        // A struct of texts and numbers always has a JSON form.
+        Receipt(serde_json::to_string(self).unwrap_or_default())
+    }
+}
