@@ -108,6 +108,9 @@ pub(super) async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
     let mut trouble = Vec::new();
     for (name, health) in health {
         let health = health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if health.paused {
+            note!("sink `{name}` is paused, its events wait; `sparkspool sinks resume {name}` ends that");
+        }
         if let Some((what, hint)) = health.trouble
             && !health.reader_gone
         {

@@ -124,6 +124,8 @@ struct Sink {
     index: u32,
     waiting: u64,
     suspended: bool,
+    /// Since when an operator has it wait.
+    paused_since: Option<String>,
     error: Option<String>,
     hint: Option<String>,
 }
@@ -180,7 +182,9 @@ impl Report {
             let ids: Vec<_> = summaries.iter().filter(follows).map(|one| one.id).collect();
             let waiting = reader.backlog(position, &ids)?;
             let shown = board.as_ref().and_then(|board| board.sinks.get(&sink.name)).cloned().unwrap_or_default();
-            sinks.push(Sink::of(sink, position, waiting, shown));
+            let paused_since = reader.orders(&sink.name)?.paused_since;
+            let place = (position, waiting);
+            sinks.push(Sink { paused_since: paused_since.map(|at| at.to_string()), ..Sink::of(sink, place, shown) });
         }
         Ok(Self {
             data_dir: config.data_dir.display().to_string(),
@@ -286,10 +290,20 @@ pub(super) fn kind(sink: &config::SinkConfig) -> &'static str {
 }
 
 impl Sink {
-    fn of(sink: &config::SinkConfig, position: Position, waiting: u64, board: SinkBoard) -> Self {
+    fn of(sink: &config::SinkConfig, (position, waiting): (Position, u64), board: SinkBoard) -> Self {
         let Position { seq, index } = position;
         let SinkBoard { suspended, error, hint } = board;
-        Self { name: sink.name.clone(), kind: kind(sink), seq, index, waiting, suspended, error, hint }
+        Self {
+            name: sink.name.clone(),
+            kind: kind(sink),
+            seq,
+            index,
+            waiting,
+            suspended,
+            paused_since: None,
+            error,
+            hint,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The postgres sink against a real server: rows, repeats, revisions and twins, a writer that was replaced, connections that
 //! end at any moment, TLS, and the whole program killed. It exists because each of these decides between once and twice.
 
-use crate::support::postgres::Database;
+use crate::support::postgres::{Database, options_at};
 use crate::support::program::{Program, ended, events, stderr};
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
@@ -176,7 +176,7 @@ async fn what_an_operator_must_mend_is_said_and_no_secret_with_it() {
         Err(other) => panic!("{other:?}"),
         Ok(_) => panic!("opened"),
     };
-    let at = |url: &str| database.options_at(url, Trust::Disabled);
+    let at = |url: &str| options_at(url, Trust::Disabled);
     assert!(refused(at(&database.url_of("postgres", "hunter2"))).await.contains("28P01"));
     assert!(refused(at("postgres://u:hunter2@h:x/")).await.contains("cannot be read"));
     assert!(refused(at(&database.url().replace("spool_", "nowhere_"))).await.contains("create the database"));
@@ -214,14 +214,13 @@ async fn a_server_is_known_by_its_certificate() {
     let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                      WHERE ssl AND datname = current_database() AND application_name = 'sparkspool'";
     for trust in [Trust::Only(pem.clone()), Trust::Anyone] {
-        let (mut sink, _) =
-            opened(database.options_at(&format!("{}?sslmode=disable", database.url()), trust), None).await;
+        let (mut sink, _) = opened(options_at(&format!("{}?sslmode=disable", database.url()), trust), None).await;
         write(&mut sink, &texts(&numbered(0..10))).await.unwrap();
         assert_eq!(database.number(encrypted), 1);
     }
     let url = database.url();
     for (url, trust) in [(url.clone(), Trust::System), (url.replace("localhost", "127.0.0.1"), Trust::Only(pem))] {
-        let refused = open(database.options_at(&url, trust), None).await.err();
+        let refused = open(options_at(&url, trust), None).await.err();
         assert!(matches!(&refused, Some(Refusal::Unusable { hint, .. }) if hint.contains("ca_file")), "{refused:?}");
     }
 }

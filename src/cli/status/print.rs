@@ -102,6 +102,9 @@ impl Report {
     }
 
     fn sink_state(&self, sink: &Sink) -> &'static str {
+        if sink.paused_since.is_some() {
+            return "paused, see `sparkspool sinks`";
+        }
         match (&sink.error, sink.suspended, &self.daemon) {
             (Some(_), true, _) => "SUSPENDED, see below",
             (Some(_), false, _) => "RETRYING, see below",

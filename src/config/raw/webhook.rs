@@ -20,7 +20,7 @@ pub struct RawWebhook {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("examples" = [true]))]
     pub include_raw: Option<bool>,
-    /// Whether each event is a request of its own. Default: false, which is an array of events.
+    /// Whether each event is a request of its own, instead of an array of events. Default: false.
     pub single: bool,
     /// Whether bodies are compressed with gzip. Default: false.
     pub gzip: bool,

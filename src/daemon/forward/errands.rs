@@ -62,8 +62,7 @@ impl Forwarder {
             if !said {
                 said = true;
                 tracing::info!(sink = %self.name, "the sink is paused: its events wait in the spool");
-                let hint = format!("`sparkspool sinks resume {}` ends the pause", self.name);
-                self.say(Some(("paused by an operator".to_owned(), hint)), false);
+                self.say(None, false);
                 self.health().paused = true;
             }
             tokio::select! {

@@ -273,6 +273,8 @@ impl Forwarder {
         let position = stored.map(|bookmark| bookmark.position).unwrap_or_default();
         match (self.open)(before.clone()).await {
             Ok((sink, receipt)) => {
+                // One that ends at the position or before it is over, whoever moved the position.
+                let in_flight = in_flight.filter(|end| *end > position);
                 let mut open = Open { sink, position, in_flight, receipt: before.unwrap_or_default(), redaction };
                 if open.receipt != receipt {
                     self.keep_receipt(&mut open, receipt).await?;

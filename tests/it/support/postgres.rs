@@ -44,14 +44,7 @@ impl Database {
     }
 
     pub(crate) fn options(&self) -> Options {
-        self.options_at(&self.url(), Trust::Disabled)
-    }
-
-    pub(crate) fn options_at(&self, url: &str, trust: Trust) -> Options {
-        let url = Some(SecretString::from(url));
-        let address = Address { url, host: None, port: None, database: None, user: None, password: None, trust };
-        let (schema, table) = ("public".to_owned(), "sparkpost_events".to_owned());
-        Options { sink: "pg".to_owned(), address, schema, table, include_raw: true }
+        options_at(&self.url(), Trust::Disabled)
     }
 
     /// Runs statements.
@@ -109,4 +102,12 @@ where
         })
     });
     thread.join().unwrap()
+}
+
+/// A sink of the usual table there.
+pub(crate) fn options_at(url: &str, trust: Trust) -> Options {
+    let url = Some(SecretString::from(url));
+    let address = Address { url, host: None, port: None, database: None, user: None, password: None, trust };
+    let (schema, table) = ("public".to_owned(), "sparkpost_events".to_owned());
+    Options { sink: "pg".to_owned(), address, schema, table, include_raw: true }
 }
