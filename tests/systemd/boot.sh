@@ -3,7 +3,7 @@
 # tried for real in a container or on a developer's machine. Nothing outside DIR changes.
 #
 #   boot.sh start DIR          what lies in DIR/root is seen over the machine's own files; units in DIR/root/etc/systemd/system
-#   boot.sh exec DIR COMMAND…  runs a command inside
+#   boot.sh exec DIR COMMAND…  runs a command inside; /run/written there holds what was written so far, and nothing of the machine's
 #   boot.sh stop DIR
 #
 # Needs root, systemd, util-linux, iproute2, procps, and a kernel with overlayfs and cgroup2.
@@ -60,6 +60,8 @@ become_init() {
   umount "$root/sys/fs/cgroup"
   mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
   mount -t tmpfs -o mode=0755 tmpfs "$root/run"
+  mkdir "$root/run/written"
+  mount --bind "$over/upper" "$root/run/written"
   mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
   ip link set lo up
   cd "$root"

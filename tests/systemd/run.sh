@@ -1,5 +1,5 @@
 #!/bin/bash
-# Tries systemd/sparkspool.service with a program, in a systemd that is really booted. Builds nothing.
+# Tries the units of systemd/ with a program, in a systemd that is really booted. Builds nothing.
 #
 #   run.sh PROGRAM [BOOT]      PROGRAM is installed as /usr/bin/sparkspool; BOOT is boot.sh or takes the same words
 #
@@ -10,7 +10,7 @@ umask 022
 here=$(dirname -- "$(realpath -- "$0")")
 program=$(realpath -- "${1:?the program to try}")
 boot=${2:-$here/boot.sh}
-unit=$here/../../systemd/sparkspool.service
+units=$here/../../systemd
 dir=$(mktemp -d)
 
 finish() {
@@ -31,12 +31,14 @@ property() { inside systemctl show --value -p "$1" sparkspool.service; }
 # is WHAT EXPECTED FOUND
 is() { [[ $2 == "$3" ]] || fail "$1: expected '$2', found '$3'"; echo "  $1: $3"; }
 
-echo "the unit's exposure"
-exposure=$(systemd-analyze security --offline=true --no-pager --threshold=12 "$unit" | tail -n 1) || fail "$exposure"
-echo "  $exposure"
+echo "what the units are exposed to"
+for unit in "$units"/*.service; do
+  exposure=$(systemd-analyze security --offline=true --no-pager --threshold=12 "$unit" | tail -n 1) || fail "$exposure"
+  echo "  $exposure"
+done
 
 install -D -m 0755 "$program" "$dir/root/usr/bin/sparkspool"
-install -D -m 0644 "$unit" "$dir/root/etc/systemd/system/sparkspool.service"
+install -D -m 0644 -t "$dir/root/etc/systemd/system" "$units"/*
 install -d -m 0755 "$dir/root/etc/sparkspool"
 install -m 0600 /dev/stdin "$dir/root/etc/sparkspool/sparkpost-api-key" <<<"not-a-key"
 # Nobody listens there: a daemon has to be up, and stay up, while its API is away.
@@ -56,7 +58,8 @@ TOML
 
 echo "booting systemd"
 bash "$boot" start "$dir"
-words=$(inside systemd-analyze verify /etc/systemd/system/sparkspool.service 2>&1) || fail "systemd-analyze verify: $words"
+verified=(sparkspool.service sparkspool-backfill@24h.service sparkspool-once.service sparkspool-once.timer)
+words=$(inside systemd-analyze verify "${verified[@]/#//etc/systemd/system/}" 2>&1) || fail "systemd-analyze verify: $words"
 is "what systemd-analyze verify has to say" "" "$words"
 
 echo "starting"
@@ -92,7 +95,11 @@ if [[ ${PROBE:-} != yes ]]; then
   printf '[api]\nurl = 7\n' | inside tee /etc/sparkspool/sparkspool.toml >/dev/null
   inside systemctl reload sparkspool.service || fail "it did not refuse to reload"
   stays "after a reload of a configuration that is wrong"
-  inside journalctl --no-pager -u sparkspool.service | grep -q "the old one stays" || fail "the refused configuration is not in the journal"
+  # Read to their ends: `grep -q` leaves at the first match, and a writer that is cut off fails the pipe.
+  said=$(inside journalctl --no-pager -u sparkspool.service)
+  [[ $said == *"the old one stays"* ]] || fail "the refused configuration is not in the journal"
+  said=$(inside journalctl --no-pager -p warning -u sparkspool.service SPARKSPOOL_STREAM=all)
+  [[ $said == *"request failed"* ]] || fail "the journal has no warning of the stream"
   store=$(inside find -L /var/lib/sparkspool -name '*.db' -printf '%i\n')
   [[ -n $store ]] || fail "there is no store"
 
@@ -123,5 +130,43 @@ if [[ ${PROBE:-} != yes ]]; then
   # CLD_EXITED, not killed: it drained and ended by itself.
   is "exit" "1 0" "$(property ExecMainCode) $(property ExecMainStatus)"
   is "store" "$store" "$(inside find -L /var/lib/sparkspool -name '*.db' -printf '%i\n')"
+
+  # lines: how many events the file sink has written.
+  lines() { inside find -L /var/lib/sparkspool -name 'events-*.ndjson' -exec cat {} + | wc -l; }
+  inside systemd-run --quiet --unit=api /usr/bin/sparkspool simulate --port 18080 --events 3000 --days 3 --to 0s --key not-a-key
+  sed -i 's|127.0.0.1:9|127.0.0.1:18080|' "$dir/root/etc/sparkspool/sparkspool.toml"
+  inside tee /etc/sparkspool/sparkspool.toml <"$dir/root/etc/sparkspool/sparkspool.toml" >/dev/null
+
+  echo "a backfill without the daemon, then one beside it"
+  inside systemctl start sparkspool-backfill@1d.service || fail "the backfill failed"
+  alone=$(lines)
+  ((alone > 300)) || fail "a day's backfill brought $alone events"
+  echo "  the last day: $alone events"
+  inside systemctl start sparkspool.service || fail "the daemon did not become ready"
+  inside systemctl start sparkspool-backfill@2d.service || fail "the backfill beside the daemon failed"
+  beside=$(lines)
+  ((beside > alone)) || fail "a backfill of two days brought nothing to the $alone events of the last"
+  echo "  the last two days: $beside events"
+  ids=$(inside find -L /var/lib/sparkspool -name 'events-*.ndjson' -exec grep -oh '^{"schema":1,"id":"[^"]*"' {} + | sort | uniq -d | wc -l)
+  is "events that came twice" 0 "$ids"
+  is "the daemon's state" "active 0" "$(property ActiveState) $(property NRestarts)"
+
+  # A stopped process cannot end by itself: only the watchdog starts another.
+  echo "a daemon that hangs"
+  printf '[Service]\nWatchdogSec=4s\nRestartSec=1s\n' | inside sh -c 'mkdir -p /etc/systemd/system/sparkspool.service.d && cat >/etc/systemd/system/sparkspool.service.d/quick.conf'
+  inside systemctl daemon-reload
+  inside systemctl restart sparkspool.service
+  inside systemctl kill --kill-whom=main --signal=STOP sparkspool.service
+  for ((i = 0; i < 60; i++)); do
+    [[ $(property NRestarts) == 1 && $(property ActiveState) == active ]] && break
+    sleep 0.5
+  done
+  is "restarts by the watchdog" "1 active" "$(property NRestarts) $(property ActiveState)"
+
+  echo "passes by systemd's clock, instead of the daemon's"
+  inside systemctl start sparkspool-once.service || fail "a single pass failed"
+  is "the daemon beside it" inactive "$(property ActiveState)"
+  inside systemctl start sparkspool-once.timer
+  is "the timer" active "$(inside systemctl show --value -p ActiveState sparkspool-once.timer)"
 fi
 echo "ok"
