@@ -39,6 +39,7 @@
 //! 6. No queue, page, batch, wait or retry interval is unbounded.
 //! 7. Sources, sinks and the store do not know each other.
 //! 8. No address, subject or key reaches a log, an error or a metric.
+//! 9. Of a person who was erased nothing is kept, captured again up to that instant, or handed over; the account stays.
 
 pub mod cli;
 pub mod config;

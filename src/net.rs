@@ -183,6 +183,8 @@ impl Client {
             .connect_timeout(limits.connect)
             .read_timeout(limits.idle)
             .timeout(limits.request)
+            // What the limits mean was made sure of with HTTP/1; the client of object stores builds HTTP/2 in for everybody.
+            .http1_only()
             .tcp_nodelay(true)
             .pool_max_idle_per_host(16);
         if let Some(pem) = extra_roots {

@@ -5,6 +5,7 @@ use super::exit::{Code, Failure};
 use super::output::{self, Captured};
 use super::progress::Progress;
 use super::range::{Bounds, chosen};
+use super::report::{self, Report};
 use super::text::{bytes, counted};
 use super::{Global, handover, signals, surroundings};
 use crate::config::{Config, Stream};
@@ -19,6 +20,7 @@ use crate::daemon::forecast::{self, Cost, learned};
 use crate::daemon::upstream::Upstream;
 use crate::store::{Handle, Intent, OutcomeKind, StoreError};
 use clap::Args;
+use serde::Serialize;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +35,9 @@ pub(super) struct Options {
     /// Ask only how much it would be: events, requests, bytes, minutes
     #[arg(long)]
     dry_run: bool,
+    /// What it came to as one JSON object, on stdout
+    #[arg(long)]
+    json: bool,
     /// Give up after so long without a single answer; rate limits get seven times as much
     #[arg(long, value_name = "SPAN", default_value = "2m")]
     patience: String,
@@ -42,6 +47,7 @@ pub(super) struct Options {
 pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let config = global.load()?;
     let streams = chosen(&config, &options.stream)?;
+    report::refuse_stdout(&config, options.json && !options.dry_run)?;
     let failing = parse_duration(&options.patience)
         .map_err(|e| Failure::new(Code::Usage, format!("--patience: {e}"), e.hint()))?;
     let patience = Patience { failing, throttled: failing.saturating_mul(7) };
@@ -54,20 +60,23 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     if options.dry_run {
         return dry_run(&config, &streams, options, patience).await;
     }
-    let mut streams = streams;
-    let mut failure = None;
+    let (mut streams, mut failure, mut report) = (streams, None, Report::default());
     while !streams.is_empty() {
         match super::open::store(&config) {
             Ok(store) => {
-                return alone(config, store, &streams, options, patience).await.and(failure.map_or(Ok(()), Err));
+                let ended = alone(config, store, &streams, options, patience, report).await;
+                return ended.and(failure.map_or(Ok(()), Err));
             }
             Err(StoreError::Locked { .. }) => {
-                let (left, failed) = hand_over(&config, &streams, by_wall, now).await?;
+                let (left, failed) = hand_over(&config, &streams, by_wall, now, &mut report).await?;
                 streams = left;
                 failure = failure.or(failed);
             }
             Err(error) => return Err(error.into()),
         }
+    }
+    if options.json {
+        output::json(&report)?;
     }
     failure.map_or(Ok(()), Err)
 }
@@ -79,6 +88,7 @@ async fn alone(
     streams: &[Stream],
     options: &Options,
     patience: Patience,
+    mut report: Report,
 ) -> Result<(), Failure> {
     let time = TimeSource::system();
     let started = (time.monotonic)();
@@ -92,9 +102,14 @@ async fn alone(
     for stream in streams {
         let reading = read(&engine, stream, range);
         match Progress::during(stream.name.as_str(), &engine.tally, reading).await {
-            Ok(one) => captured.push(one),
+            Ok(one) => {
+                report.add(&one, Some(range));
+                captured.push(one);
+            }
             Err(halt) => {
-                failure.get_or_insert(of_stream(stream, halt));
+                let failed = of_stream(stream, halt);
+                report.add_failed(stream.name.as_str(), Some(range), &failed);
+                failure.get_or_insert(failed);
             }
         }
         if engine.stop.is_cancelled() {
@@ -105,7 +120,12 @@ async fn alone(
     for one in &captured {
         note!("{} {range}: {}", one.stream, one.certificate());
     }
-    note!("{}", output::work(&engine.tally, (time.monotonic)() - started));
+    let took = (time.monotonic)() - started;
+    note!("{}", output::work(&engine.tally, took));
+    if options.json {
+        report.count(&engine.tally, took);
+        output::json(&report)?;
+    }
     output::remember(&engine).await;
     let emptied = engine.store.write(|store| store.checkpoint().map(drop)).await;
     drained?;
@@ -156,8 +176,9 @@ fn incomplete_hint(range: Window) -> String {
 }
 
 fn note_already_forwarded(engine: &Engine) {
-    let (captured, known) = (engine.tally.captured.get(), engine.tally.duplicates.get());
-    if captured == 0 && known == 0 && engine.tally.forwarded.get() == 0 {
+    let tally = &engine.tally;
+    let read = [&tally.captured, &tally.duplicates, &tally.rejects, &tally.forwarded];
+    if read.iter().all(|count| count.get() == 0) {
         note!("nothing new: what the range holds was captured and forwarded before, and is not written twice");
     }
 }
@@ -181,9 +202,11 @@ async fn hand_over(
     streams: &[Stream],
     range: Window,
     now: UtcMillis,
+    report: &mut Report,
 ) -> Result<(Vec<Stream>, Option<Failure>), Failure> {
     let wanted: Vec<_> = streams.iter().map(|stream| (stream.clone(), range)).collect();
     let handed = handover::hand_over(config, &wanted, now).await?;
+    handed.ended.iter().for_each(|intent| report.add_handed(intent, range));
     let failures: Vec<_> = handed.ended.iter().filter_map(|intent| told(intent, range)).collect();
     Ok((handed.left.into_iter().map(|(stream, _)| stream).collect(), failures.into_iter().next()))
 }
@@ -206,6 +229,7 @@ fn told(intent: &Intent, range: Window) -> Option<Failure> {
 async fn dry_run(config: &Config, streams: &[Stream], options: &Options, patience: Patience) -> Result<(), Failure> {
     // The store is not touched: a forecast must work beside a running daemon, and on a read-only disk.
     let upstream = Upstream::new(config, surroundings(Some(patience)))?;
+    let mut forecasts = Vec::new();
     for stream in streams {
         let asker = upstream
             .asker(stream, Arc::default(), CancellationToken::new(), None)
@@ -217,9 +241,42 @@ async fn dry_run(config: &Config, streams: &[Stream], options: &Options, patienc
             Some(readable) => forecast::cost(&asker, readable, learned(&asker.account)).await?,
             None => Some(Cost::default()),
         };
-        say!("{}", sentence(stream.name.as_str(), range, cost))?;
+        if options.json {
+            forecasts.push(Forecast::of(stream, range, cost));
+        } else {
+            say!("{}", sentence(stream.name.as_str(), range, cost))?;
+        }
+    }
+    if options.json {
+        output::json(&serde_json::json!({ "streams": forecasts }))?;
     }
     Ok(())
+}
+
+/// What [`sentence`] says, for scripts: `null` where the API gives no count.
+#[derive(Serialize, Debug)]
+struct Forecast {
+    stream: String,
+    from: String,
+    to: String,
+    events: Option<u64>,
+    requests: Option<u64>,
+    bytes: Option<u64>,
+    takes_s: Option<i64>,
+}
+
+impl Forecast {
+    fn of(stream: &Stream, range: Window, cost: Option<Cost>) -> Self {
+        Self {
+            stream: stream.name.to_string(),
+            from: range.from().to_string(),
+            to: range.to().to_string(),
+            events: cost.map(|cost| cost.events),
+            requests: cost.map(|cost| cost.requests),
+            bytes: cost.map(|cost| cost.bytes),
+            takes_s: cost.map(|cost| cost.takes / 1_000),
+        }
+    }
 }
 
 /// What is left to be asked for of a range: nothing that has expired or has not settled.

@@ -13,6 +13,7 @@ use crate::sink::{Receipt, Refusal};
 use crate::source::Ask;
 use crate::store::{Reader, StoreError};
 use clap::Args;
+use serde::Serialize;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,63 @@ pub(super) struct Options {
     /// Ask the API and open the sinks, too
     #[arg(long)]
     online: bool,
+    /// A JSON object a line: `level`, `about`, `what`, and `hint` where there is one
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found out, said line by line.
+#[derive(Clone, Copy)]
+struct Report {
+    json: bool,
+}
+
+/// One line of it.
+#[derive(Serialize)]
+struct Finding<'a> {
+    level: Level,
+    about: &'a str,
+    what: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Report {
+    fn ok(self, about: &str, what: &str) -> Result<(), Failure> {
+        self.say(&Finding { level: Level::Ok, about, what, hint: None })
+    }
+
+    fn warn(self, about: &str, what: &str) -> Result<(), Failure> {
+        self.say(&Finding { level: Level::Warn, about, what, hint: None })
+    }
+
+    fn fail(self, about: &str, what: &str, hint: Option<&str>) -> Result<(), Failure> {
+        self.say(&Finding { level: Level::Fail, about, what, hint })
+    }
+
+    fn say(self, finding: &Finding<'_>) -> Result<(), Failure> {
+        if self.json {
+            let line = serde_json::to_string(finding);
+            return say!("{}", line.map_err(|e| Failure::new(Code::Bug, e.to_string(), "report this"))?);
+        }
+        let Finding { level, about, what, hint } = finding;
+        let level = match level {
+            Level::Ok => "ok   ",
+            Level::Warn => "warn ",
+            Level::Fail => "FAIL ",
+        };
+        let indented = what.replace('\n', "\n      ");
+        say!("{level} {about}: {indented}")?;
+        hint.map_or(Ok(()), |hint| say!("      hint: {hint}"))
+    }
 }
 
 /// A check waits only for what passes quickly.
@@ -33,21 +91,24 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     let upstream = Upstream::new(&config, surroundings(Some(PATIENCE)))?;
     let file =
         config.file.as_ref().map_or_else(|| "no file, the defaults".to_owned(), |file| file.display().to_string());
-    say!("ok    configuration ({file})")?;
+    let report = Report { json: options.json };
+    report.ok("configuration", &file)?;
     for stream in &config.streams {
-        say!("ok    stream {}: {}, to {}", stream.name, stream.schedule.describe(), stream.sinks.join(", "))?;
+        let what = format!("{}, to {}", stream.schedule.describe(), stream.sinks.join(", "));
+        report.ok(&format!("stream {}", stream.name), &what)?;
     }
     if !options.online {
         return Ok(());
     }
     let mut worst: Option<Failure> = None;
     for stream in &config.streams {
-        if let Err(failure) = ask(&upstream, stream).await {
-            fail(&format!("stream {}", stream.name), &failure.what, failure.hint.as_deref())?;
+        let about = format!("stream {}", stream.name);
+        if let Err(failure) = ask(&upstream, stream, &about, report).await {
+            report.fail(&about, &failure.what, failure.hint.as_deref())?;
             worst.get_or_insert(failure);
         }
     }
-    if let Err(failure) = sinks(&config).await {
+    if let Err(failure) = sinks(&config, report).await {
         worst.get_or_insert(failure);
     }
     match worst {
@@ -56,12 +117,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     }
 }
 
-fn fail(what: &str, why: &str, hint: Option<&str>) -> Result<(), Failure> {
-    say!("FAIL  {what}: {}", why.replace('\n', "\n      "))?;
-    hint.map_or(Ok(()), |hint| say!("      hint: {hint}"))
-}
-
-async fn ask(upstream: &Upstream, stream: &Stream) -> Result<(), Failure> {
+async fn ask(upstream: &Upstream, stream: &Stream, about: &str, report: Report) -> Result<(), Failure> {
     let asker = upstream
         .asker(stream, Arc::default(), CancellationToken::new(), None)
         .ok_or_else(|| Failure::new(Code::Bug, "no such account", "report this"))?;
@@ -72,30 +128,34 @@ async fn ask(upstream: &Upstream, stream: &Stream) -> Result<(), Failure> {
         .ok_or_else(|| Failure::new(Code::Unavailable, "the API's clock makes no sense", "check `url`"))?;
     let answer = asker.page(&Ask { window: hour, part: 0, per_page: 1, with_margin: false }, None).await?;
     let count = answer.page.total.map_or_else(|| "no count".to_owned(), |n| format!("{n} events"));
-    say!("ok    stream {}: {} answers, {count} in the last hour", stream.name, asker.source.describe())?;
+    report.ok(about, &format!("{} answers, {count} in the last hour", asker.source.describe()))?;
     let skew = clock.skew();
     if skew.abs() > TOLERANCE {
         let side = if skew > 0 { "ahead of" } else { "behind" };
-        say!("warn  this machine's clock is {} {side} the API's; sparkspool goes by the API's", humane(skew.abs()))?;
+        let what = format!("this machine's is {} {side} the API's; sparkspool goes by the API's", humane(skew.abs()));
+        report.warn("clock", &what)?;
     }
     Ok(())
 }
 
 /// Opens each sink as its forwarder would. While the daemon runs it has them open itself.
-async fn sinks(config: &Config) -> Result<(), Failure> {
+async fn sinks(config: &Config, report: Report) -> Result<(), Failure> {
     let store = match crate::store::Handle::open(&config.data_dir) {
         Ok(store) => store,
         Err(StoreError::Locked { .. }) => {
-            say!("ok    the daemon runs and has the sinks open; see `sparkspool status`")?;
-            return Ok(());
+            return report
+                .ok("store", "the daemon runs: sinks are not tried beside it; reload it and see `sparkspool status`");
+        }
+        Err(error @ StoreError::Foreign { .. }) => {
+            return report.warn("store", &format!("it and the sinks are not tried: {error}"));
         }
         Err(error) => {
             let failure = Failure::from(error);
-            fail("store", &failure.what, failure.hint.as_deref())?;
+            report.fail("store", &failure.what, failure.hint.as_deref())?;
             return Err(failure);
         }
     };
-    say!("ok    store {}", config.data_dir.display())?;
+    report.ok("store", &config.data_dir.display().to_string())?;
     let mut failed = None;
     for sink in &config.sinks {
         let name = sink.name.clone();
@@ -108,14 +168,15 @@ async fn sinks(config: &Config) -> Result<(), Failure> {
             Ok((mut opened, _)) => opened.check().await,
             Err(refusal) => Err(refusal),
         };
+        let about = format!("sink {}", sink.name);
         match opened {
-            Ok(()) => say!("ok    sink {}", sink.name)?,
+            Ok(()) => report.ok(&about, "can be used")?,
             Err(refusal) => {
                 let hint = match &refusal {
                     Refusal::Unusable { hint, .. } => Some(hint.as_str()),
                     Refusal::Later { .. } | Refusal::Never { .. } => None,
                 };
-                fail(&format!("sink {}", sink.name), &refusal.to_string(), hint)?;
+                report.fail(&about, &refusal.to_string(), hint)?;
                 failed = Some(Failure::new(Code::Unavailable, refusal.to_string(), "see above"));
             }
         }

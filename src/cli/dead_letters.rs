@@ -139,11 +139,10 @@ fn list(reader: &Reader, sink: Option<&str>, json: bool) -> Result<(), Failure> 
         let of_sink = |letter: &DeadLetter| sink.is_none() || letter.sink.as_deref() == sink;
         rows.extend(letters.into_iter().filter(of_sink).map(Row::of));
     }
-    let mut out = std::io::stdout().lock();
     if json {
-        let written = serde_json::to_writer_pretty(&mut out, &serde_json::json!({ "dead_letters": rows }));
-        return output::written(written.map_err(Into::into).and_then(|()| writeln!(out)));
+        return output::json(&serde_json::json!({ "dead_letters": rows }));
     }
+    let mut out = std::io::stdout().lock();
     if rows.is_empty() {
         return output::written(writeln!(out, "no dead letters"));
     }

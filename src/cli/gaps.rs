@@ -150,12 +150,10 @@ async fn list(config: &Config, options: &Options, now: UtcMillis) -> Result<(), 
     let not_counted = if options.offline { BTreeMap::new() } else { count(config, &mut gaps, now).await? };
     let rows = Loss::all(gaps).iter().map(|loss| Row::of(loss, config)).collect();
     let report = Report { gaps: rows, not_counted };
-    let mut out = std::io::stdout().lock();
-    output::written(if options.json {
-        serde_json::to_writer_pretty(&mut out, &report).map_err(Into::into).and_then(|()| writeln!(out))
-    } else {
-        out.write_all(print::text(&report, now).as_bytes())
-    })
+    if options.json {
+        return output::json(&report);
+    }
+    output::written(std::io::stdout().lock().write_all(print::text(&report, now).as_bytes()))
 }
 
 /// Asks what is not known yet, once for each account, and keeps the answer. What keeps it from being asked is returned.

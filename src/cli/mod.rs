@@ -25,24 +25,33 @@ mod catalogue;
 mod check;
 mod dead_letters;
 mod demo;
+mod erase;
+mod event_line;
 mod exit;
 mod gaps;
 mod handover;
+mod journal;
+mod man;
 mod once;
 mod open;
 mod output;
 mod plan;
 mod progress;
 mod range;
+mod reference;
 mod replay;
+mod report;
 mod run;
 mod schema;
 mod signals;
 mod simulate;
 mod sinks;
 mod status;
+mod tail;
 mod telemetry;
 mod text;
+mod top;
+mod trace;
 
 use crate::config::{self, Config};
 use crate::core::time::MINUTE;
@@ -55,6 +64,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 use telemetry::LogFormat;
 
 /// Captures every SparkPost message event before it expires, exactly once, and forwards it.
@@ -94,11 +104,13 @@ enum Command {
     /// Read a range of the past, forward it, exit
     Backfill(backfill::Options),
     /// One pass of every stream, forward, exit (for cron and Kubernetes)
-    Once,
+    Once(once::Options),
     /// Check the configuration, and with --online the API and the sinks
     Check(check::Options),
     /// What was captured, what was lost, how far every sink is
     Status(status::Options),
+    /// The same, live
+    Top(top::Options),
     /// Compare everything the API still has with what is stored, and say what is missing
     Audit(audit::Options),
     /// What expired unread: which ranges, and how many events of which type were in them
@@ -109,8 +121,14 @@ enum Command {
     Sinks(sinks::Options),
     /// Hand captured events to a sink once more
     Replay(replay::Options),
+    /// Erase a person: from the spool, the dead letters and the sinks that keep rows
+    Erase(erase::Options),
     /// What sinks refused for good and rows that are no events: look, try again, drop
     DeadLetters(dead_letters::Options),
+    /// Events as they are captured
+    Tail(tail::Options),
+    /// What happened to a recipient's mail, or to one message, from the local store
+    Trace(trace::Options),
     /// Event types and fields the API documents, and those sparkspool does not know
     Catalogue(catalogue::Options),
     /// See it work: a simulated day of mail, captured, verified and written to ./sparkspool-demo
@@ -124,7 +142,12 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Print a page of the manual, or write all of them
+    Man(man::Options),
 }
+
+/// How long a thread that blocked waits for more work before it ends.
+const KEEP_THREADS: Duration = Duration::from_millis(20);
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
@@ -140,7 +163,10 @@ pub fn main() -> ExitCode {
     if cli.global.verbose > 0 || !matches!(cli.command, Command::Demo(_)) {
         telemetry::start(cli.global.log_format, cli.global.verbose, !matches!(cli.command, Command::Run));
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    // The allocator keeps free memory for each thread, and work goes around among those that wait for some.
+    builder.enable_all().thread_keep_alive(KEEP_THREADS);
+    let runtime = match builder.build() {
         Ok(runtime) => runtime,
         Err(error) => {
             return Failure::new(Code::Bug, format!("no async runtime: {error}"), "check `ulimit -a`").report();
@@ -148,7 +174,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = runtime.block_on(dispatch(&cli.global, cli.command));
     // A blocked read of a terminal or a slow disk must not keep a finished command alive.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    runtime.shutdown_timeout(Duration::from_secs(5));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
@@ -159,15 +185,19 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
     match command {
         Command::Run => run::run(global).await,
         Command::Backfill(options) => backfill::run(global, &options).await,
-        Command::Once => once::run(global).await,
+        Command::Once(options) => once::run(global, &options).await,
         Command::Check(options) => check::run(global, &options).await,
         Command::Status(options) => status::run(global, &options),
+        Command::Top(options) => top::run(global, &options).await,
         Command::Audit(options) => audit::run(global, &options).await,
         Command::Gaps(options) => gaps::run(global, &options).await,
         Command::Plan(options) => plan::run(global, &options).await,
         Command::Sinks(options) => sinks::run(global, &options),
         Command::Replay(options) => replay::run(global, &options).await,
+        Command::Erase(options) => erase::run(global, &options).await,
         Command::DeadLetters(options) => dead_letters::run(global, &options),
+        Command::Tail(options) => tail::run(global, &options).await,
+        Command::Trace(options) => trace::run(global, &options),
         Command::Catalogue(options) => catalogue::run(global, &options).await,
         Command::Demo(options) => demo::run(global, &options).await,
         Command::Simulate(options) => simulate::run(&options).await,
@@ -177,6 +207,7 @@ async fn dispatch(global: &Global, command: Command) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "sparkspool", &mut script);
             output::written(std::io::stdout().write_all(&script))
         }
+        Command::Man(options) => man::run(&options),
     }
 }
 

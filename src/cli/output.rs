@@ -8,7 +8,9 @@ use crate::daemon::engine::{Engine, Forwarders};
 use crate::daemon::forward::SinkHealth;
 use crate::daemon::reconcile::Reconciled;
 use crate::daemon::tally::Tally;
+use serde::Serialize;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What capture of one stream came to.
@@ -98,6 +100,13 @@ pub(super) fn written(outcome: std::io::Result<()>) -> Result<(), Failure> {
         )),
         _ => Ok(()),
     }
+}
+
+/// Writes a result to stdout as JSON.
+pub(super) fn json(result: &impl Serialize) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let made = serde_json::to_writer_pretty(&mut out, result);
+    written(made.map_err(Into::into).and_then(|()| writeln!(out)))
 }
 
 /// Ends the forwarders, says what each sink has, and turns trouble into a failure. A reader of stdout that has gone away

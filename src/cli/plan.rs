@@ -10,7 +10,6 @@ use crate::core::forecast::{Outlook, Piece, outlook};
 use crate::core::plan::{RETENTION, end, horizon};
 use crate::core::time::{MINUTE, Millis, UtcMillis, humane};
 use crate::core::window::{Coverage, Window};
-use crate::daemon::account::pace_key;
 use crate::daemon::ask::Asker;
 use crate::daemon::clock::TimeSource;
 use crate::daemon::engine::{fingerprint, floor};
@@ -65,8 +64,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
         let asker = upstream
             .asker(stream, Arc::default(), CancellationToken::new(), dialect.flatten().as_deref())
             .ok_or_else(|| Failure::new(Code::Bug, "no such account", "report this"))?;
-        let pace = reader.as_ref().map(|reader| reader.meta(&pace_key(&stream.account))).transpose()?;
-        asker.account.recall(pace.flatten().as_deref());
+        reader.as_ref().map_or(Ok(()), |reader| asker.account.recall_from(reader, &stream.account))?;
         asker.greet(stream.settle).await?;
         let rate = learned(&asker.account) / sharing.max(1);
         let now = asker.account.clock.now();
@@ -74,14 +72,12 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
         let work = Work::of(&config, stream, summary, range, now);
         plans.push(Plan::make(stream, &work, &asker, rate.max(1), now).await?);
     }
-    let mut out = std::io::stdout().lock();
-    output::written(if options.json {
-        let report = serde_json::json!({ "streams": plans });
-        serde_json::to_writer_pretty(&mut out, &report).map_err(Into::into).and_then(|()| writeln!(out))
+    if options.json {
+        output::json(&serde_json::json!({ "streams": plans }))?;
     } else {
         let text: Vec<String> = plans.iter().map(Plan::text).collect();
-        out.write_all(text.join("\n").as_bytes())
-    })?;
+        output::written(std::io::stdout().lock().write_all(text.join("\n").as_bytes()))?;
+    }
     verdict(&plans)
 }
 

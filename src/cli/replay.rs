@@ -6,8 +6,9 @@ use super::progress::Progress;
 use super::range::Bounds;
 use super::sinks::{followed, named};
 use super::text::counted;
-use super::{Global, PATIENCE, output, signals, surroundings};
+use super::{Global, PATIENCE, output, report, signals, surroundings};
 use crate::config::{Config, SinkConfig};
+use crate::core::erased::is_blank;
 use crate::core::normalize::event_time;
 use crate::core::selection::Selection;
 use crate::core::time::UtcMillis;
@@ -33,6 +34,19 @@ pub(super) struct Options {
     /// Hand nothing over: count what would be
     #[arg(long)]
     dry_run: bool,
+    /// What it came to as one JSON object, on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl Options {
+    fn say(&self, sink: &SinkConfig, events: u64, what: &str) -> Result<(), Failure> {
+        if self.json {
+            let report = serde_json::json!({ "sink": sink.name, "events": events, "dry_run": self.dry_run });
+            return output::json(&report);
+        }
+        say!("sink {}: {} {what}", sink.name, counted(events, "event", "events"))
+    }
 }
 
 /// How often the daemon's progress is looked at.
@@ -50,17 +64,16 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
     }
     if options.dry_run {
         let events = count(&config, sink, range, &options.types)?;
-        return say!("sink {}: {} would be handed over", sink.name, counted(events, "event", "events"));
+        return options.say(sink, events, "would be handed over");
     }
+    report::refuse_stdout(&config, options.json)?;
     let replay = if is_held(&config.data_dir) {
         hand_in(&config, sink, range, &options.types, now).await?
     } else {
         do_it(config.clone(), sink, range, &options.types, now).await?
     };
     match Reader::open(&config.data_dir)?.replay(replay)? {
-        Some(done) if done.finished_at.is_some() => {
-            say!("sink {}: {} handed over again", sink.name, counted(done.events, "event", "events"))
-        }
+        Some(done) if done.finished_at.is_some() => options.say(sink, done.events, "handed over again"),
         _ => Err(Failure::new(
             Code::Unavailable,
             format!("the replay to sink `{}` is not at its end", sink.name),
@@ -138,7 +151,8 @@ fn count(config: &Config, sink: &SinkConfig, range: Window, types: &[String]) ->
             return Ok(true);
         };
         let meant = |raw: &str| {
-            event_time(raw).is_some_and(|at| range.contains(at))
+            !is_blank(raw)
+                && event_time(raw).is_some_and(|at| range.contains(at))
                 && sink.selection.wants(raw, stream)
                 && of_types.wants(raw, stream)
         };

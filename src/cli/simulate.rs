@@ -301,15 +301,10 @@ fn log_requests(api: &Running, logged: u64) -> u64 {
     if !tracing::enabled!(tracing::Level::INFO) {
         return logged;
     }
-    let requests = api.stats().requests;
-    let new = usize::try_from(requests.saturating_sub(logged)).unwrap_or(usize::MAX);
-    if new == 0 {
-        return logged;
-    }
-    let visits = api.visits();
-    let fresh = &visits[visits.len().saturating_sub(new)..];
-    if fresh.len() < new {
-        tracing::info!(requests = new - fresh.len(), "requests too fast to be logged");
+    let (requests, fresh) = api.visits_after(logged);
+    let forgotten = requests.saturating_sub(logged).saturating_sub(fresh.len() as u64);
+    if forgotten > 0 {
+        tracing::info!(requests = forgotten, "requests too fast to be logged");
     }
     fresh.iter().for_each(log);
     requests

@@ -181,11 +181,10 @@ fn list(config: &Config, json: bool, now: UtcMillis) -> Result<(), Failure> {
     let reader = Reader::open(&config.data_dir)?;
     let rows: Vec<Row> =
         config.sinks.iter().map(|sink| Row::gather(config, &reader, sink)).collect::<Result<_, _>>()?;
-    let mut out = std::io::stdout().lock();
     if json {
-        let written = serde_json::to_writer_pretty(&mut out, &serde_json::json!({ "sinks": rows }));
-        return output::written(written.map_err(Into::into).and_then(|()| writeln!(out)));
+        return output::json(&serde_json::json!({ "sinks": rows }));
     }
+    let mut out = std::io::stdout().lock();
     let mut table = status::print::table(&["sink", "kind", "next", "waiting", "dead letters", "orders"], &[2, 3, 4]);
     let fill = |table: &mut Table, row: &Row| {
         let or_dash = |n: u64| if n == 0 { "—".to_owned() } else { grouped(n) };

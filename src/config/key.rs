@@ -8,6 +8,12 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// Where the default account's key is, unless something else is configured or handed in.
+pub(super) const DEFAULT_KEY_ENV: &str = "SPARKPOST_API_KEY";
+
+/// What a path begins with that means the directory in which systemd hands in credentials.
+pub(super) const CREDENTIALS_PREFIX: &str = "$CREDENTIALS_DIRECTORY/";
+
 /// Where a key is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
@@ -76,12 +82,24 @@ impl KeyError {
     pub fn hint(&self) -> String {
         match self {
             Self::Missing => "set `key_env` or `key_file` for the account, or pass a systemd credential".to_owned(),
+            Self::Unset { name } if name == DEFAULT_KEY_ENV => format!(
+                "export {name}, or name another source with `key_env` or `key_file`; beside the systemd unit, as root: \
+                 export CREDENTIALS_DIRECTORY=/etc/sparkspool"
+            ),
             Self::Unset { name } => format!("export {name}, or name another source with `key_env` or `key_file`"),
+            Self::Unreadable { path, .. } if path.starts_with("/run/credentials") || is_unexpanded(path) => {
+                "hand it in with `LoadCredential=` (docs/operations.md); in a shell, export CREDENTIALS_DIRECTORY=/etc/sparkspool"
+                    .to_owned()
+            }
             Self::Unreadable { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
                 format!("write the key into `{}` (mode 0600), or correct `key_file`", path.display())
             }
             Self::Unreadable { path, .. } => {
-                format!("check that the user that sparkspool runs as may read `{}`", path.display())
+                let path = path.display();
+                format!(
+                    "let the user that sparkspool runs as read `{path}`; under systemd, hand it in as a credential: \
+                     docs/operations.md"
+                )
             }
             Self::NotAKeyFile { .. } => "write the key alone into a plain file".to_owned(),
             Self::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
@@ -97,13 +115,7 @@ const KEY_FILE_BYTES_MAX: u64 = 8 * 1024;
 impl KeySource {
     /// Reads the key, now. One line end at its end is taken off; everything else must be part of a key.
     pub fn read(&self, env: &Env<'_>) -> Result<SecretString, KeyError> {
-        let (text, place) = match self {
-            Self::Missing => return Err(KeyError::Missing),
-            Self::Env(name) => {
-                (env(name).ok_or_else(|| KeyError::Unset { name: name.clone() })?, format!("the variable `{name}`"))
-            }
-            Self::File(path) => (read_file(path, env)?, format!("`{}`", path.display())),
-        };
+        let (text, place) = self.text(env)?;
         let key = text.strip_suffix('\n').unwrap_or(&text);
         let key = key.strip_suffix('\r').unwrap_or(key);
         if key.is_empty() {
@@ -113,6 +125,21 @@ impl KeySource {
             Some(what) => Err(KeyError::Characters { place, what }),
             None => Ok(SecretString::from(key)),
         }
+    }
+
+    /// Reads what is there, now, as it stands: a secret of several lines.
+    pub fn read_lines(&self, env: &Env<'_>) -> Result<SecretString, KeyError> {
+        self.text(env).map(|(text, _)| SecretString::from(text))
+    }
+
+    fn text(&self, env: &Env<'_>) -> Result<(String, String), KeyError> {
+        Ok(match self {
+            Self::Missing => return Err(KeyError::Missing),
+            Self::Env(name) => {
+                (env(name).ok_or_else(|| KeyError::Unset { name: name.clone() })?, format!("the variable `{name}`"))
+            }
+            Self::File(path) => (read_file(path, env)?, format!("`{}`", path.display())),
+        })
     }
 }
 
@@ -124,6 +151,11 @@ fn unfit(character: char) -> Option<&'static str> {
         c if !c.is_ascii() => Some("a character that is not ASCII"),
         _ => None,
     }
+}
+
+/// Whether systemd has handed in nothing that the path could be within.
+fn is_unexpanded(path: &Path) -> bool {
+    path.to_string_lossy().starts_with(CREDENTIALS_PREFIX)
 }
 
 fn read_file(path: &Path, env: &Env<'_>) -> Result<String, KeyError> {
@@ -146,11 +178,15 @@ fn read_file(path: &Path, env: &Env<'_>) -> Result<String, KeyError> {
     String::from_utf8(bytes).map_err(|_| not_a_key_file("it is no text"))
 }
 
+/// Where systemd has put credentials, if it has.
+pub(super) fn credentials(env: &Env<'_>) -> Option<PathBuf> {
+    env("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty()).map(PathBuf::from)
+}
+
 /// systemd guards its credentials by the directory, whatever the mode of the file says.
 fn is_credential(path: &Path, env: &Env<'_>) -> bool {
-    let inside = |directory: String| !directory.is_empty() && path.starts_with(directory);
     let climbs = path.components().any(|part| part == std::path::Component::ParentDir);
-    !climbs && env("CREDENTIALS_DIRECTORY").is_some_and(inside)
+    !climbs && credentials(env).is_some_and(|directory| path.starts_with(directory))
 }
 
 #[cfg(test)]

@@ -134,7 +134,9 @@ fn built(config: &Config, root: &Place<'_>, problems: &mut Problems<'_>) {
         if let Some(kind) = sink.kind.not_built() {
             let place = root.key("sinks").key(&sink.name).key(kind);
             let problem = problems.key(&place, format!("this build has no `{kind}` sink"));
-            problem.label("left out of this build").help(format!("rebuild with `--features {kind}`"));
+            problem
+                .label("left out of this build")
+                .help(format!("rebuild with `--features {}`", kind.replace('_', "-")));
         }
     }
 }

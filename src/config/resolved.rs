@@ -1,9 +1,16 @@
 //! What a configuration means: every default filled in, every text read, every invariant checked. It exists so that the
 //! rest of the program never sees what was typed, and never has to doubt a value.
 
+mod sinks;
+
 pub use super::key::{KeyError, KeySource};
 pub use crate::core::schedule::Schedule;
 pub use crate::source::sparkpost::filter::DialectChoice;
+pub use sinks::{
+    ClickhouseOptions, Compress, FileOptions, Format, KafkaCompression, KafkaKey, KafkaLogin, KafkaOptions, Layout,
+    NatsLogin, NatsOptions, ObjectPlace, ObjectStoreOptions, PostgresOptions, Rotate, Sasl, SqliteOptions,
+    StdoutOptions, StoreKind, Tls, WebhookOptions,
+};
 
 use crate::core::batch::Limits;
 use crate::core::event::StreamName;
@@ -11,8 +18,8 @@ use crate::core::recheck::Reread;
 use crate::core::redact::{Part, Rule};
 use crate::core::selection::Selection;
 use crate::core::time::{Millis, UtcMillis};
-use crate::net::guard::Block;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use url::Url;
@@ -28,6 +35,8 @@ pub struct Config {
     pub streams: Vec<Stream>,
     /// The sinks, ordered by name; one that no stream names is among them, too.
     pub sinks: Vec<SinkConfig>,
+    /// The HTTP endpoint, where there is to be one.
+    pub http: Option<HttpOptions>,
     /// What is kept.
     pub spool: Spool,
     /// How long a stop waits for work in hand; 0 to 10 minutes.
@@ -142,6 +151,14 @@ pub enum SinkKind {
     Webhook(Box<WebhookOptions>),
     /// Rows of a table in a PostgreSQL database.
     Postgres(Box<PostgresOptions>),
+    /// Records of a Kafka topic.
+    Kafka(Box<KafkaOptions>),
+    /// Messages in a stream of NATS JetStream.
+    Nats(Box<NatsOptions>),
+    /// Rows of a table in ClickHouse.
+    Clickhouse(Box<ClickhouseOptions>),
+    /// Objects in a bucket or a folder.
+    ObjectStore(Box<ObjectStoreOptions>),
 }
 
 impl SinkKind {
@@ -149,148 +166,34 @@ impl SinkKind {
     pub const fn not_built(&self) -> Option<&'static str> {
         match self {
             Self::Postgres(_) if !cfg!(feature = "postgres") => Some("postgres"),
+            Self::Kafka(_) if !cfg!(feature = "kafka") => Some("kafka"),
+            Self::Nats(_) if !cfg!(feature = "nats") => Some("nats"),
+            Self::ObjectStore(_) if !cfg!(feature = "object-store") => Some("object_store"),
             _ => None,
         }
     }
 }
 
-/// Rows of a table in a PostgreSQL database.
+/// The HTTP endpoint. On an address of other machines' there is a token, or [`HttpOptions::allow_remote`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PostgresOptions {
-    /// Where the URL is found. There is either this or `host`; with this, none of the four that follow.
-    pub url: Option<KeySource>,
-    /// A name, an address, or the folder of a socket.
-    pub host: Option<String>,
-    /// Its port.
-    pub port: Option<u16>,
-    /// The database.
-    pub database: Option<String>,
-    /// The role.
-    pub user: Option<String>,
-    /// Where its password is found.
-    pub password: Option<KeySource>,
-    /// Whether the connection is encrypted, and the server known.
-    pub tls: Tls,
-    /// Authorities to trust instead of the system's, PEM; only with [`Tls::VerifyFull`].
-    pub ca_file: Option<PathBuf>,
-    /// The schema of the tables.
-    pub schema: String,
-    /// The table of events.
-    pub table: String,
-    /// Whether a row carries the raw event.
-    pub include_raw: bool,
+pub struct HttpOptions {
+    /// Where it listens.
+    pub listen: Listen,
+    /// Names under which it may be asked for, beside those of this machine; in small letters, some with a port.
+    pub hosts: Vec<String>,
+    /// Whether everybody may read who can reach it.
+    pub allow_remote: bool,
+    /// Where the token is found; without one nothing can be changed.
+    pub token: Option<KeySource>,
 }
 
-/// Whether a connection is encrypted, and the server known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tls {
-    /// Encrypted; the certificate is for the host's name, from an authority that is trusted.
-    VerifyFull,
-    /// Encrypted, with whoever answers.
-    Require,
-    /// In clear text.
-    Disable,
-}
-
-/// Requests over HTTP.
+/// Where the HTTP endpoint listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookOptions {
-    /// Where they go: `http` or `https`, a host, no credentials.
-    pub url: Url,
-    /// What they hold.
-    pub format: Format,
-    /// Whether an event carries the raw one.
-    pub include_raw: bool,
-    /// Whether each event is a request of its own.
-    pub single: bool,
-    /// Whether bodies are compressed.
-    pub gzip: bool,
-    /// Further headers, none of which is set by the sink itself.
-    pub headers: Vec<(String, String)>,
-    /// Where the token of `Authorization: Bearer` is found.
-    pub bearer: Option<KeySource>,
-    /// Where the secrets of Standard Webhooks are found.
-    pub secret: Option<KeySource>,
-    /// Where the key of SendGrid's signature is found.
-    pub sendgrid_key: Option<KeySource>,
-    /// Longest time for one request; 1 s to 5 min.
-    pub timeout: Millis,
-    /// What may be reached although it is not public.
-    pub allow: Vec<Block>,
-    /// Certificates to trust beside the system's, PEM.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// Lines in files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileOptions {
-    /// The path; `{date}` stands for the day (UTC), `{stream}` for the stream's name. No other brace is in it.
-    pub path: String,
-    /// What a line holds.
-    pub format: Format,
-    /// Whether an event carries the raw one; always true for [`Format::Raw`], and never for the formats of webhooks.
-    pub include_raw: bool,
-    /// Begin a new file beyond this many bytes; at least 64 KiB.
-    pub rotate_size: Option<u64>,
-    /// Whether a new file begins with the day; [`Rotate::Daily`] wherever the path holds `{date}`.
-    pub rotate: Rotate,
-    /// How finished files are compressed; [`Compress::None`] where files are never finished.
-    pub compress: Compress,
-}
-
-/// Rows of a table in a SQLite database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SqliteOptions {
-    /// The database; not a file of the store's.
-    pub path: PathBuf,
-    /// Whether a row carries the raw event.
-    pub include_raw: bool,
-}
-
-/// Lines on standard output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StdoutOptions {
-    /// What a line holds.
-    pub format: Format,
-    /// Whether an event carries the raw one; always true for [`Format::Raw`], and never for the formats of webhooks.
-    pub include_raw: bool,
-}
-
-/// What a line holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// The normalized event, version 1.
-    Normalized,
-    /// The event exactly as the API sent it.
-    Raw,
-    /// The normalized event as comma-separated values, under a header line.
-    Csv,
-    /// The normalized event in an envelope of `CloudEvents` 1.0.
-    CloudEvents,
-    /// The event as SparkPost's webhooks post it.
-    SparkpostWebhook,
-    /// The event as SendGrid's Event Webhook posts it; what has no equivalent there is left out.
-    SendGrid,
-}
-
-/// When a new file begins, size apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rotate {
-    /// Never.
-    None,
-    /// With the day (UTC).
-    Daily,
-}
-
-/// How finished files are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compress {
-    /// Not at all.
-    None,
-    /// gzip, `.gz`.
-    Gzip,
-    /// Zstandard, `.zst`.
-    Zstd,
+pub enum Listen {
+    /// On an address; port 0 for any that is free.
+    Tcp(SocketAddr),
+    /// On a socket of the file system.
+    Unix(PathBuf),
 }
 
 /// What the spool keeps.

@@ -137,23 +137,8 @@ pub(super) fn sink_kind(key: &str, place: &Place<'_>, kinds: &[&str]) -> [String
 }
 
 /// Kinds that other builds have, or will have.
-const LATER_KINDS: &[&str] = &[
-    "http",
-    "kafka",
-    "nats",
-    "postgresql",
-    "rabbitmq",
-    "amqp",
-    "redis",
-    "clickhouse",
-    "object_store",
-    "s3",
-    "gcs",
-    "azure",
-    "bigquery",
-    "sqs",
-    "pubsub",
-];
+const LATER_KINDS: &[&str] =
+    &["http", "postgresql", "rabbitmq", "amqp", "redis", "s3", "gcs", "azure", "bigquery", "sqs", "pubsub"];
 
 /// What people write for a key, by the key they mean.
 const MEANT: &[(&str, &[&str])] = &[

@@ -1,7 +1,7 @@
 //! How batches are cut: by number, by bytes and by age. It exists so that the forwarder's cut is a pure rule, and the same
 //! events under the same limits are always the same batch.
 
-use super::time::{Millis, UtcMillis};
+use super::time::Millis;
 
 /// How large a batch may be, and how long events wait for others to go with them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,11 +44,10 @@ impl Filling {
         self.events >= self.limits.events || self.bytes >= self.limits.bytes
     }
 
-    /// How much longer the batch waits for more events, the oldest of which was captured at `oldest`; 0 where it is due.
-    pub fn wait(&self, oldest: UtcMillis, now: UtcMillis) -> Millis {
-        // A clock that was set back must not hold a batch longer than its age.
-        let waited = now.since(oldest).max(0);
-        if self.is_full() { 0 } else { (self.limits.age - waited).max(0) }
+    /// Whether it is full enough to end where the spool has a seam: a batch that begins with a segment and ends with it
+    /// needs one segment in memory, not two.
+    pub const fn may_end_at_seam(&self) -> bool {
+        self.is_full() || self.bytes > self.limits.bytes / 2
     }
 }
 
@@ -56,8 +55,6 @@ impl Filling {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    const LIMITS: Limits = Limits { events: 3, bytes: 100, age: 1_000 };
 
     proptest! {
         #[test]
@@ -79,24 +76,5 @@ mod tests {
                 prop_assert!(batch.len() <= events && (batch.len() == 1 || batch.iter().sum::<u64>() <= bytes));
             }
         }
-    }
-
-    #[test]
-    fn a_batch_waits_for_its_age_and_no_longer() {
-        let mut filling = Filling::new(LIMITS);
-        filling.add(10);
-        let at = UtcMillis::from_millis;
-        assert_eq!(filling.wait(at(5_000), at(5_400)), 600);
-        assert_eq!(filling.wait(at(5_000), at(6_000)), 0);
-        assert_eq!(filling.wait(at(5_000), at(9_000)), 0);
-        assert_eq!(filling.wait(at(5_000), at(1_000)), 1_000, "a clock set back");
-        filling.add(90);
-        assert_eq!(filling.wait(at(5_000), at(5_000)), 0, "full");
-    }
-
-    #[test]
-    fn without_an_age_a_batch_is_due_at_once() {
-        let filling = Filling::new(Limits { age: 0, ..LIMITS });
-        assert_eq!(filling.wait(UtcMillis::from_millis(7), UtcMillis::from_millis(7)), 0);
     }
 }

@@ -189,9 +189,10 @@ impl<'a> Strict<'a> {
 
     /// Takes one value of any kind and returns its text.
     pub fn value(&mut self) -> Option<&'a str> {
-        self.peek()?;
-        let start = self.at;
-        self.at = strict_value(self.text.as_bytes(), start)?;
+        let first = self.peek()?;
+        let (bytes, start) = (self.text.as_bytes(), self.at);
+        // Most values are strings, which need no account of brackets.
+        self.at = if first == b'"' { strict_string(bytes, start)? } else { strict_value(bytes, start)? };
         self.text.get(start..self.at)
     }
 }

@@ -104,6 +104,12 @@ impl Redaction {
         self.rules.iter().find(|(known, _)| *known == part).map_or(Rule::Keep, |(_, rule)| *rule)
     }
 
+    /// What stands for a recipient's address where a digest takes its place.
+    pub fn pseudonym(&self, address: &str) -> Option<String> {
+        let rule = self.rule(Part::Recipient);
+        if rule == Rule::Hmac { self.replacement(rule, address) } else { None }
+    }
+
     /// The event as the sink may know it: the same members in the same order, but for those that a rule is about. What is
     /// no JSON object is returned as an empty one: it cannot be known what is in it.
     pub fn apply(&self, raw: &str) -> String {
@@ -172,7 +178,15 @@ impl Redaction {
         for at in ["@", "%40", "\\u0040", "="] {
             // `local=domain` is how a bounce address carries the one that it is for.
             let written = escaped(&format!("{local}{at}{domain}"), at);
-            text = replaced(&text, &written, &instead);
+            loop {
+                // What is put in may make the address anew with what stood before it: `aa@b` without `a@b` is `a@b`.
+                let without = replaced(&text, &written, &instead);
+                let is_shorter = without.len() < text.len();
+                text = without;
+                if !is_shorter {
+                    break;
+                }
+            }
         }
         text
     }
@@ -237,6 +251,15 @@ mod tests {
             }
             assert!(!text.contains("rcpt_hash"), "{text}");
             assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_removing_it_makes_anew_is_removed_as_well() {
+        let event = r#"{"rcpt_to":"a@b.org","raw_reason":"aaa@b.org, a@b.orga@b.org, aa@b.org@b.org"}"#;
+        for rule in [Rule::Drop, Rule::Hmac, Rule::Domain] {
+            let text = Redaction::new(&[(Part::Recipient, rule)], b"k").apply(event);
+            assert!(!text.contains("a@b.org"), "{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! that come out of it, and is decided without I/O.
 
 use super::catalogue::Field;
+use super::erased::is_tombstone;
 use super::event::StreamName;
 use super::normalize::{Normalized, Text};
 use std::collections::BTreeMap;
@@ -71,9 +72,9 @@ impl Selection {
     }
 
     /// Whether the event is wanted. What cannot be read as an event is, so that it comes to the dead letters and not to
-    /// nothing.
+    /// nothing. So is a tombstone, which says nothing of what its event was filtered by.
     pub fn wants(&self, raw: &str, stream: &StreamName) -> bool {
-        if self.is_everything() {
+        if self.is_everything() || is_tombstone(raw) {
             return true;
         }
         let Ok(event) = Normalized::parse(raw) else { return true };

@@ -6,7 +6,8 @@ use super::clock::{ApiClock, TimeSource};
 use crate::core::pace::{Gate, Pace, Ticket, Told, Turn};
 use crate::core::time::{Millis, UtcMillis};
 use crate::source::SourceError;
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::store::{Reader, StoreError};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -14,6 +15,11 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 /// Under which key of the store's small facts the pace of the account `name` is kept.
 pub fn pace_key(name: &str) -> String {
     format!("pace:{name}")
+}
+
+/// Under which key the API's time is kept.
+pub fn clock_key(name: &str) -> String {
+    format!("clock:{name}")
 }
 
 /// What the streams of one key share.
@@ -24,9 +30,8 @@ pub struct Account {
     pub concurrency: usize,
     /// As many permits as requests may be under way.
     slots: Semaphore,
-    /// The right to ask for a page while the one before it is being written. One walk has it at a time: each page that is
-    /// held costs its body's memory.
-    pub(super) ahead: Semaphore,
+    /// Pages that have arrived and are not written yet. Each costs its body's memory.
+    held: AtomicUsize,
     time: TimeSource,
     gate: Mutex<Turnstile>,
     /// Told whenever something came of a request.
@@ -70,6 +75,15 @@ pub struct Permit<'a> {
     _slot: SemaphorePermit<'a>,
 }
 
+/// A page that has arrived and is not written yet.
+pub(super) struct Held<'a>(&'a AtomicUsize);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Account {
     /// An account with its limits: requests a minute, requests at once, rows a page.
     pub fn new(time: TimeSource, requests_per_minute: u32, concurrency: usize, page_size: u32) -> Self {
@@ -78,13 +92,25 @@ impl Account {
             clock: ApiClock::new(time.clone()),
             concurrency: concurrency.max(1),
             slots: Semaphore::new(concurrency.max(1)),
-            ahead: Semaphore::new(1),
+            held: AtomicUsize::new(0),
             time,
             gate: Mutex::new(Turnstile { pace, failing: None, recalled: false, remembered: None }),
             turned: Notify::new(),
             page_size: AtomicU32::new(page_size),
             page_size_max: page_size,
         }
+    }
+
+    /// Counts a page that has arrived, until it is written.
+    pub(super) fn hold(&self) -> Held<'_> {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Held(&self.held)
+    }
+
+    /// Whether whoever holds a page may ask for the next one before that is written: only where no other walk has a page in
+    /// memory or on its way, for two walks keep network and disk busy without it.
+    pub(super) fn may_read_ahead(&self) -> bool {
+        self.held.load(Ordering::Relaxed) <= 1 && self.slots.available_permits() == self.concurrency
     }
 
     /// Waits until the next request may be sent. `sign_of_life` is called whenever a request of this key, whoever's, has
@@ -178,6 +204,13 @@ impl Account {
             written.iter().for_each(|text| gate.pace.recall(text));
             gate.remembered = written.map(str::to_owned);
         }
+    }
+
+    /// Takes up what an earlier process wrote down of the account `name`: its pace, and what time it is there.
+    pub fn recall_from(&self, reader: &Reader, name: &str) -> Result<(), StoreError> {
+        self.recall(reader.meta(&pace_key(name))?.as_deref());
+        self.clock.recall(reader.meta(&clock_key(name))?.as_deref());
+        Ok(())
     }
 
     /// The pace as text to write down, where that is worth a write: it has changed by a tenth, or, with `exactly`, at

@@ -87,6 +87,9 @@ pub struct StreamBoard {
     /// What to do about the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// What kind of trouble the error is, where it does not pass by itself: `key`, `grant`, `store`, ….
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
 }
 
 /// What a sink is doing.
@@ -100,6 +103,9 @@ pub struct SinkBoard {
     /// What to do about the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// When it is tried again, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<String>,
 }
 
 impl AccountBoard {
@@ -132,11 +138,13 @@ impl StreamBoard {
             self.activity = format!("{HELD}{why}");
             self.error = Some(why);
             self.hint = Some("nothing is lost while the API keeps the events, for ten days".into());
+            self.refusal = Some("store".into());
         } else if let Some(trouble) = trouble.filter(|trouble| is_reading || trouble.open_since.is_some()) {
             let next = trouble.next_at.to_second_text();
             self.activity = format!("{HELD}{}, next try {}", trouble.error, &next[11..]);
             self.error = Some(trouble.error.to_string());
             self.hint = Some(hint(&Halt::Source(trouble.error)));
+            self.refusal = None;
         }
         self
     }

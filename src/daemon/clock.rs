@@ -11,6 +11,8 @@ pub struct TimeSource {
     pub wall: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
     /// Milliseconds from an arbitrary start; never steps back and goes on during suspend.
     pub monotonic: Arc<dyn Fn() -> Millis + Send + Sync>,
+    /// Names the start that the monotonic clock counts from, as far as it is known; empty where it is not.
+    pub boot: Arc<str>,
 }
 
 impl TimeSource {
@@ -23,6 +25,7 @@ impl TimeSource {
         Self {
             wall: Arc::new(move || UtcMillis::from_millis(of(rustix::time::ClockId::Realtime))),
             monotonic: Arc::new(move || of(rustix::time::ClockId::Boottime)),
+            boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().into(),
         }
     }
 }
@@ -34,14 +37,18 @@ pub struct ApiClock {
     inner: Arc<Mutex<Anchor>>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Anchor {
     /// Added to the monotonic clock to get the API's time.
     offset: Millis,
-    /// Whether an answer of the API has confirmed the offset.
+    /// Whether the API's answers have confirmed the offset.
     confirmed: bool,
-    /// Answers in a row that disagreed with the offset by more than [`TOLERANCE`], and agreed with each other.
-    disagreeing: u32,
+    /// Whether they did so by their dates.
+    dated: bool,
+    /// The offset that was written down, by an earlier process or by this one.
+    written: Option<Millis>,
+    /// Answers in a row that would have another offset than what is established, and agree with each other.
+    saying: u32,
     /// The offset they propose.
     proposed: Millis,
     /// Answers in a row without a date.
@@ -53,8 +60,12 @@ struct Anchor {
 /// A `Date` header has whole seconds and an answer travels: smaller differences are no news.
 pub const TOLERANCE: Millis = 2 * SECOND;
 
-/// So many answers in a row must disagree before an established clock is moved: one skewed proxy must not move it.
-const DISAGREEING_MAX: u32 = 3;
+/// So many answers in a row must say the same before the time is known. One that agrees with the wall clock is not enough: a
+/// machine and a proxy may be wrong by the same.
+const CONFIRMING: u32 = 3;
+
+/// So many in a row must disagree before an established clock is moved: what is skewed on its way must not move it.
+const MOVING: u32 = 5;
 
 /// A wall clock before this is not set: it lies before this program was written (2026-11-01).
 pub const PLAUSIBLE_FROM: UtcMillis = UtcMillis::from_secs(1_793_491_200);
@@ -63,7 +74,7 @@ impl ApiClock {
     /// Starts from the wall clock, unconfirmed.
     pub fn new(source: TimeSource) -> Self {
         let offset = (source.wall)().as_millis() - (source.monotonic)();
-        let anchor = Anchor { offset, confirmed: false, disagreeing: 0, proposed: 0, dateless: 0, skew_told: false };
+        let anchor = Anchor { offset, ..Anchor::default() };
         Self { source, inner: Arc::new(Mutex::new(anchor)) }
     }
 
@@ -97,33 +108,62 @@ impl ApiClock {
         (is_large && !was_told).then_some(skew)
     }
 
-    /// Takes note of an answer's `Date`. Where [`DISAGREEING_MAX`] in a row have none, the wall clock is confirmed for want
-    /// of better; a single one may have lost its own on the way. One that agrees
-    /// confirms the clock; one that does not is believed when [`DISAGREEING_MAX`] in a row say the same. Returns whether
-    /// the clock moved.
+    /// Takes note of an answer's `Date`. Where [`CONFIRMING`] in a row have none, the wall clock is confirmed for want of
+    /// better; a single one may have lost its own on the way. The first date is believed when [`CONFIRMING`] in a row say
+    /// the same, or one says what was written down; an established clock moves when [`MOVING`] in a row say something else.
+    /// Returns whether the clock moved.
     pub fn observe(&self, date: Option<UtcMillis>) -> bool {
         let monotonic = (self.source.monotonic)();
         let mut anchor = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         // A date from before this program was written comes from a recording or a broken proxy: it tells nothing.
         let Some(date) = date.filter(|date| *date >= PLAUSIBLE_FROM) else {
             anchor.dateless += 1;
-            anchor.confirmed |= anchor.dateless >= DISAGREEING_MAX;
+            anchor.confirmed |= anchor.dateless >= CONFIRMING;
             return false;
         };
         anchor.dateless = 0;
         let offset = date.as_millis() - monotonic;
-        if (offset - anchor.offset).abs() <= TOLERANCE {
-            (anchor.confirmed, anchor.disagreeing) = (true, 0);
+        let agrees = (offset - anchor.offset).abs() <= TOLERANCE;
+        if agrees && (anchor.confirmed || anchor.written.is_some()) {
+            (anchor.confirmed, anchor.dated, anchor.saying) = (true, true, 0);
             return false;
         }
-        let same_as_before = anchor.disagreeing > 0 && (offset - anchor.proposed).abs() <= TOLERANCE;
-        anchor.disagreeing = if same_as_before { anchor.disagreeing + 1 } else { 1 };
+        let same_as_before = anchor.saying > 0 && (offset - anchor.proposed).abs() <= TOLERANCE;
+        anchor.saying = if same_as_before { anchor.saying + 1 } else { 1 };
         anchor.proposed = offset;
-        let moves = anchor.disagreeing >= DISAGREEING_MAX;
-        if moves {
-            (anchor.offset, anchor.confirmed, anchor.disagreeing) = (offset, true, 0);
+        if anchor.saying < if anchor.confirmed { MOVING } else { CONFIRMING } {
+            return false;
         }
-        moves
+        (anchor.confirmed, anchor.dated, anchor.saying) = (true, true, 0);
+        if !agrees {
+            anchor.offset = offset;
+        }
+        !agrees
+    }
+
+    /// Goes on from what [`ApiClock::news`] gave an earlier process, where the monotonic clock is still the same: the wall
+    /// clock has nothing to say then, and one answer that agrees is enough.
+    pub fn recall(&self, written: Option<&str>) {
+        let Some((boot, offset)) = written.and_then(|text| text.split_once(' ')) else { return };
+        let mut anchor = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if anchor.confirmed || anchor.written.is_some() || boot.is_empty() || *boot != *self.source.boot {
+            return;
+        }
+        if let Ok(offset) = offset.parse() {
+            (anchor.offset, anchor.written) = (offset, Some(offset));
+        }
+    }
+
+    /// What has to be written down for the next process, where it is news: the API's time on the monotonic clock. Counts as
+    /// written.
+    pub fn news(&self) -> Option<String> {
+        let mut anchor = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = anchor.written.is_none_or(|written| (written - anchor.offset).abs() > TOLERANCE);
+        if !anchor.dated || !is_news || self.source.boot.is_empty() {
+            return None;
+        }
+        anchor.written = Some(anchor.offset);
+        Some(format!("{} {}", self.source.boot, anchor.offset))
     }
 
     fn anchor(&self) -> Anchor {
@@ -148,17 +188,63 @@ mod tests {
         let clock = ApiClock::new(TimeSource {
             wall: Arc::new(move || UtcMillis::from_millis(w.load(Ordering::Relaxed))),
             monotonic: Arc::new(move || m.load(Ordering::Relaxed)),
+            boot: "b".into(),
         });
         Fake { wall, monotonic, clock }
+    }
+
+    impl Fake {
+        /// Has the API say that it is `T`, until that is believed.
+        fn settle(&self) {
+            assert!((0..CONFIRMING).all(|_| !self.clock.observe(Some(UtcMillis::from_millis(T)))));
+            assert!(self.clock.is_confirmed());
+        }
     }
 
     const T: i64 = 1_794_000_000_000;
 
     #[test]
-    fn an_answer_that_agrees_confirms_and_a_step_of_the_wall_clock_changes_nothing() {
+    fn what_was_written_down_counts_more_than_the_wall_clock() {
+        let before = fake(T);
+        assert_eq!(before.clock.news(), None, "nobody has said what time it is");
+        before.settle();
+        let text = before.clock.news().unwrap();
+        assert_eq!(before.clock.news(), None);
+
+        let after = fake(T + 86_400_000);
+        after.clock.recall(Some(&text));
+        assert_eq!(after.clock.now().as_millis(), T);
+        let skewed = Some(UtcMillis::from_millis(T + 86_400_000));
+        assert!(!after.clock.observe(skewed) && !after.clock.observe(skewed) && !after.clock.is_confirmed());
+        assert!(!after.clock.observe(Some(UtcMillis::from_millis(T))) && after.clock.is_confirmed());
+        assert_eq!(after.clock.news(), None);
+
+        for other in ["", "b", "b x", "c 5", " 5"] {
+            let fresh = fake(T);
+            fresh.clock.recall(Some(other));
+            assert_eq!(fresh.clock.now().as_millis(), T, "{other:?}");
+            assert!(!fresh.clock.observe(Some(UtcMillis::from_millis(T))) && !fresh.clock.is_confirmed());
+        }
+    }
+
+    #[test]
+    fn an_established_clock_moves_when_five_in_a_row_say_so() {
         let fake = fake(T);
-        assert!(!fake.clock.is_confirmed());
-        assert!(!fake.clock.observe(Some(UtcMillis::from_millis(T - 900))));
+        fake.settle();
+        let text = fake.clock.news().unwrap();
+        let later = Some(UtcMillis::from_millis(T + 9_000));
+        assert_eq!((1..9).find(|_| fake.clock.observe(later)), Some(MOVING));
+        assert_eq!(fake.clock.now().as_millis(), T + 9_000);
+        assert_ne!(fake.clock.news().unwrap(), text);
+    }
+
+    #[test]
+    fn answers_that_agree_confirm_and_a_step_of_the_wall_clock_changes_nothing() {
+        let fake = fake(T);
+        for late in [900, 100, 400] {
+            assert!(!fake.clock.is_confirmed(), "what agrees may be wrong by the same");
+            assert!(!fake.clock.observe(Some(UtcMillis::from_millis(T - late))));
+        }
         assert!(fake.clock.is_confirmed());
         fake.wall.store(T + 86_400_000, Ordering::Relaxed);
         fake.monotonic.fetch_add(1_000, Ordering::Relaxed);
@@ -174,7 +260,7 @@ mod tests {
             fake.clock.news_of_skew()
         };
         assert_eq!(step_to(60_000), None, "before the API has said what time it is");
-        fake.clock.observe(Some(UtcMillis::from_millis(T)));
+        fake.settle();
         let told: Vec<_> = [60_000, 61_000, 2_000, 2_001, -500, -3_000].map(step_to).into();
         assert_eq!(told, [Some(60_000), None, None, Some(2_001), None, Some(-3_000)]);
     }
@@ -193,8 +279,9 @@ mod tests {
     #[test]
     fn odd_answers_that_do_not_agree_with_each_other_are_not_believed() {
         let fake = fake(T);
-        fake.clock.observe(Some(UtcMillis::from_millis(T)));
-        for odd in [T + 3_600_000, T + 7_200_000, T + 3_600_000, T - 5_000, T + 3_600_000, T + 3_600_000, T] {
+        fake.settle();
+        let hour = T + 3_600_000;
+        for odd in [hour, hour, T + 7_200_000, hour, T - 5_000, hour, hour, hour, hour, T] {
             assert!(!fake.clock.observe(Some(UtcMillis::from_millis(odd))));
         }
         assert_eq!(fake.clock.now().as_millis(), T);
@@ -212,7 +299,7 @@ mod tests {
     fn a_recorded_date_of_years_ago_moves_nothing() {
         let fake = fake(T);
         assert!((0..9).all(|_| !fake.clock.observe(UtcMillis::parse("2017-04-26T21:37:32Z"))));
-        assert!(fake.clock.is_confirmed());
+        assert!(fake.clock.is_confirmed() && fake.clock.news().is_none());
         assert_eq!(fake.clock.now().as_millis(), T);
     }
 

@@ -1,9 +1,9 @@
 //! Builds everything a run needs from a configuration: accounts, sources, streams, forwarders, around one store.
 //! It exists so that the daemon, a backfill, `once` and the demo are the same engine, differently driven.
 
-use super::account::{Account, Trouble, pace_key};
+use super::account::{Account, Trouble, clock_key, pace_key};
 use super::ask::Halt;
-use super::forward::{Forwarder, SinkHealth};
+use super::forward::{Forwarder, Room, SinkHealth};
 use super::ingest::{Ingest, dialect_key};
 use super::notify::Pulse;
 use super::sinks::{Means, opener, terms};
@@ -81,6 +81,7 @@ impl Engine {
     pub async fn ask_time(&self, stream: &Stream) -> Result<UtcMillis, Halt> {
         let asker = self.upstream.asker(stream, self.tally.clone(), self.stop.clone(), None);
         let asker = asker.ok_or_else(|| Halt::Replan(format!("account `{}` is not set up", stream.account)))?;
+        self.recall(&stream.account, &asker.account).await?;
         asker.greet(stream.settle).await?;
         Ok(asker.account.clock.now())
     }
@@ -94,6 +95,12 @@ impl Engine {
     pub fn is_alive(&self) -> bool {
         let now = self.monotonic();
         self.pulses.lock().unwrap_or_else(PoisonError::into_inner).values().all(|pulse| pulse.is_alive(now))
+    }
+
+    /// The running streams that show no life.
+    pub fn stuck(&self) -> Vec<String> {
+        let (now, pulses) = (self.monotonic(), self.pulses.lock().unwrap_or_else(PoisonError::into_inner));
+        pulses.iter().filter(|(_, pulse)| !pulse.is_alive(now)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Counts this stream's life for [`Engine::is_alive`].
@@ -118,7 +125,7 @@ impl Engine {
     }
 
     /// Writes down at what pace each account was asked, where that has changed much and was not written lately; with
-    /// `at_end`, where it has changed at all. The next run goes on at that pace.
+    /// `at_end`, where it has changed at all. The next run goes on at that pace, and knows what time it is there.
     pub async fn remember_paces(&self, at_end: bool) -> Result<(), StoreError> {
         let now = self.monotonic();
         {
@@ -128,12 +135,19 @@ impl Engine {
             }
         }
         for (name, account) in self.accounts() {
-            let Some(text) = account.news(at_end) else { continue };
-            let key = pace_key(name);
-            self.store.write(move |store| store.set_meta(&key, &text)).await?;
-            *self.paces_written_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            let notes = [(pace_key(name), account.news(at_end)), (clock_key(name), account.clock.news())];
+            for (key, text) in notes {
+                let Some(text) = text else { continue };
+                self.store.write(move |store| store.set_meta(&key, &text)).await?;
+                *self.paces_written_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+            }
         }
         Ok(())
+    }
+
+    async fn recall(&self, name: &str, account: &Arc<Account>) -> Result<(), Halt> {
+        let (name, account) = (name.to_owned(), Arc::clone(account));
+        Ok(self.store.read(move |reader| account.recall_from(reader, &name)).await?)
     }
 
     /// The largest difference between this machine's clock and an API's, in milliseconds; `None` before an answer.
@@ -150,14 +164,12 @@ impl Engine {
     /// Capture of `stream`. Creates its row where it is new, for which the API's clock is asked first; a changed filter
     /// or account makes what the API still has due again.
     pub async fn ingest(&self, stream: &Stream) -> Result<Ingest, Halt> {
-        let (name, key, pace) = (stream.name.clone(), dialect_key(stream.name.as_str()), pace_key(&stream.account));
-        let read = self
-            .store
-            .read(move |reader| Ok((reader.stream_id(name.as_str())?, reader.meta(&key)?, reader.meta(&pace)?)));
-        let (known, dialect, pace) = read.await?;
+        let (name, key) = (stream.name.clone(), dialect_key(stream.name.as_str()));
+        let read = self.store.read(move |reader| Ok((reader.stream_id(name.as_str())?, reader.meta(&key)?)));
+        let (known, dialect) = read.await?;
         let asker = self.upstream.asker(stream, self.tally.clone(), self.stop.clone(), dialect.as_deref());
         let asker = asker.ok_or_else(|| Halt::Replan(format!("account `{}` is not set up", stream.account)))?;
-        asker.account.recall(pace.as_deref());
+        self.recall(&stream.account, &asker.account).await?;
         let clock = asker.account.clock.clone();
         if (known.is_none() && !clock.is_confirmed()) || !clock.is_plausible() {
             asker.greet(stream.settle).await?;
@@ -190,6 +202,16 @@ impl Engine {
         walker.write(move |store| store.adopt_fingerprint(stream, &fingerprint, again)).await
     }
 
+    /// The time of day.
+    pub fn wall(&self) -> UtcMillis {
+        (self.surroundings.time.wall)()
+    }
+
+    /// Has the forwarders look at the store now.
+    pub fn wake_forwarders(&self) {
+        self.captured.send_modify(|_| {});
+    }
+
     /// Starts a forwarder for every sink that a stream names.
     pub fn forwarders(&self) -> Forwarders {
         let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
@@ -202,6 +224,7 @@ impl Engine {
             env: self.surroundings.env.clone(),
             tally: self.tally.clone(),
         };
+        let room = Room::default();
         for sink in &self.config.sinks {
             let follows = self.followed(&sink.name);
             if follows.is_empty() {
@@ -217,6 +240,7 @@ impl Engine {
                 follows,
                 streams: BTreeMap::new(),
                 captured: self.captured.subscribe(),
+                room: room.clone(),
                 tally: self.tally.clone(),
                 now: wall.clone(),
                 health,

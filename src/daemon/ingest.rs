@@ -57,6 +57,10 @@ pub fn dialect_key(stream: &str) -> String {
     format!("dialect:{stream}")
 }
 
+/// What expires so soon is not read again in another dialect: it might be gone before its turn comes, and count as lost
+/// although it was read.
+const EXPIRING: Millis = 10 * MINUTE;
+
 /// What one pass did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pass {
@@ -68,6 +72,17 @@ pub struct Pass {
     pub gaps: u32,
     /// Event time lost in them, in milliseconds.
     pub gap_span: Millis,
+}
+
+impl Pass {
+    fn and(self, next: Self) -> Self {
+        Self {
+            closed: self.closed + next.closed,
+            unverified: self.unverified + next.unverified,
+            gaps: self.gaps + next.gaps,
+            gap_span: self.gap_span + next.gap_span,
+        }
+    }
 }
 
 impl Ingest {
@@ -87,21 +102,26 @@ impl Ingest {
 
     /// Reads everything that is due, then looks again at what was read before.
     pub async fn tick(&mut self) -> Result<Pass, Halt> {
-        let mut quiet_tried = false;
-        let pass = loop {
-            match self.tick_once(&mut quiet_tried).await {
-                Err(Halt::Replan(what)) => self.replan(&what).await?,
-                outcome => break outcome?,
-            }
-        };
+        let mut pass = self.tick_planned().await?;
         if self.remember_dialect().await? {
-            return Ok(pass);
+            // Until the next tick the oldest of what is due again would expire.
+            pass = pass.and(self.tick_planned().await?);
         }
         match self.recheck().await {
             Err(Halt::Replan(what)) => self.replan(&what).await?,
             outcome => outcome?,
         }
         Ok(pass)
+    }
+
+    async fn tick_planned(&mut self) -> Result<Pass, Halt> {
+        let mut quiet_tried = false;
+        loop {
+            match self.tick_once(&mut quiet_tried).await {
+                Err(Halt::Replan(what)) => self.replan(&what).await?,
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Says why, and rests a moment: what makes a plan void must not become a busy loop.
@@ -120,7 +140,7 @@ impl Ingest {
         }
         let changed = self.dialect_written.is_some();
         let now = self.walker.asker.account.clock.now();
-        let again = Window::new(plan::horizon(now), now).filter(|_| changed);
+        let again = Window::new(plan::horizon(now).plus(EXPIRING), now).filter(|_| changed);
         if changed {
             tracing::warn!(stream = %self.walker.asker.stream, dialect = found,
                 "the API is asked in another dialect than before: what it still has is due again");

@@ -4,10 +4,12 @@
 use super::ask::Halt;
 use super::board::{AccountBoard, Board, SinkBoard, StreamBoard};
 use super::engine::{Engine, Forwarders};
+use super::erase;
 use super::forward::{SinkHealth, rows_of};
+use super::http::{Endpoint, Serving};
 use super::notify;
 use super::schedule::Timer;
-use super::stream::{StreamTask, hint, rest_after};
+use super::stream::{StreamTask, hint, refusal, rest_after};
 use crate::config::Stream;
 use crate::core::plan;
 use crate::core::time::{DAY, Millis, UtcMillis};
@@ -15,6 +17,7 @@ use crate::store::{Follower, Intent, IntentId, IntentProgress, Outcome, OutcomeK
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +51,9 @@ pub struct Daemon {
     boards: Arc<Boards>,
     started_at: UtcMillis,
     now: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
+    endpoint: Option<Endpoint>,
+    /// The newest board.
+    shown: watch::Sender<Board>,
 }
 
 impl Daemon {
@@ -55,13 +61,22 @@ impl Daemon {
     pub fn new(engine: Engine, timer: Timer, now: Arc<dyn Fn() -> UtcMillis + Send + Sync>) -> Self {
         let board = |stream: &Stream| (stream.name.to_string(), Arc::default());
         let boards = engine.config.streams.iter().map(board).collect();
-        Self { engine: Arc::new(engine), timer, boards: Arc::new(boards), started_at: now(), now }
+        let (started_at, shown) = (now(), watch::Sender::new(Board::default()));
+        Self { engine: Arc::new(engine), timer, boards: Arc::new(boards), started_at, now, endpoint: None, shown }
+    }
+
+    /// The same, seen over HTTP.
+    pub fn seen_at(self, endpoint: Option<Endpoint>) -> Self {
+        Self { endpoint, ..self }
     }
 
     /// Runs until `stop`, then drains within the configured time. Fails only where the store cannot be trusted. What the
     /// stop is for, an end or another life, is for the caller to tell systemd.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), StoreError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), StoreError> {
         let mut forwarders = self.engine.forwarders();
+        self.shown.send_replace(self.board(&forwarders.health));
+        let serve = |endpoint: Endpoint| endpoint.serve(self.engine.clone(), self.shown.subscribe(), self.now.clone());
+        let serving = self.endpoint.take().map(serve);
         let mut tasks: JoinSet<Result<(), StoreError>> = JoinSet::new();
         for stream in &self.engine.config.streams {
             tasks.spawn(stream_main(
@@ -72,6 +87,7 @@ impl Daemon {
             ));
         }
         tasks.spawn(backfills(self.engine.clone()));
+        tasks.spawn(erase::erasures(self.engine.clone()));
         tasks.spawn(prune(self.engine.clone()));
         tasks.spawn(remember_paces(self.engine.clone()));
         let health = forwarders.health.clone();
@@ -90,7 +106,12 @@ impl Daemon {
                 error = &mut housekeeping => break Some(error),
             }
         };
-        self.end(forwarders, tasks, failure).await
+        serving.iter().for_each(Serving::is_ending);
+        let ended = self.end(forwarders, tasks, failure).await;
+        if let Some(serving) = serving {
+            serving.end().await;
+        }
+        ended
     }
 
     async fn end(
@@ -153,6 +174,7 @@ impl Daemon {
     async fn write_board(&self, health: &BTreeMap<String, Arc<Mutex<SinkHealth>>>) {
         let board = self.board(health);
         notify::status(&self.status_line(&board));
+        self.shown.send_replace(board.clone());
         let dir = self.engine.config.data_dir.clone();
         let written = tokio::task::spawn_blocking(move || board.write(&dir)).await;
         if let Ok(Err(error)) = written {
@@ -165,7 +187,8 @@ impl Daemon {
         let sink = |(name, health): (&String, &Arc<Mutex<SinkHealth>>)| {
             let health = lock(health).clone();
             let (error, hint) = health.trouble.unzip();
-            (name.clone(), SinkBoard { suspended: health.suspended, error, hint })
+            let retry_at = health.retry_at.map(|at| at.to_string());
+            (name.clone(), SinkBoard { suspended: health.suspended, error, hint, retry_at })
         };
         let accounts = self.engine.accounts().map(|(name, account)| (name.to_owned(), AccountBoard::of(account)));
         Board {
@@ -232,6 +255,7 @@ async fn stream_main(
                     let mut board = lock(&board);
                     (board.activity, board.error, board.hint) =
                         ("stopped".into(), Some(halt.to_string()), Some(hint(&halt)));
+                    board.refusal = refusal(&halt);
                 }
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())) => {}

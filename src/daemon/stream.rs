@@ -9,7 +9,7 @@ use crate::core::plan::RETENTION;
 use crate::core::retry::Backoff;
 use crate::core::schedule::Schedule;
 use crate::core::time::{HOUR, Millis, SECOND, humane};
-use crate::source::SourceError;
+use crate::source::{RefusalKind, SourceError};
 use crate::store::StoreError;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
@@ -100,7 +100,7 @@ impl StreamTask {
         let recovered = self.note(|board| {
             board.dialect = dialect;
             board.last_tick_at = Some(now.to_string());
-            board.hint = None;
+            (board.hint, board.refusal) = (None, None);
             board.error.take()
         });
         let asker = &self.ingest.walker().asker;
@@ -121,6 +121,7 @@ impl StreamTask {
             board.activity = "stopped".into();
             board.error = Some(halt.to_string());
             board.hint = Some(hint);
+            board.refusal = refusal(halt);
         });
     }
 
@@ -167,6 +168,26 @@ pub(super) fn rest_after(halt: &Halt, failures: u32) -> Millis {
         _ => (Backoff::REQUEST, failures),
     };
     backoff.wait(failures, fastrand::f64(), None)
+}
+
+/// What kind of trouble it is, in a word, where it does not pass by itself.
+pub fn refusal(halt: &Halt) -> Option<String> {
+    let word = match halt {
+        Halt::Source(SourceError::Refused { kind, .. }) => match kind {
+            RefusalKind::Key => "key",
+            RefusalKind::Grant => "grant",
+            RefusalKind::Gone => "gone",
+            RefusalKind::Query => "query",
+            RefusalKind::Filter => "filter",
+            RefusalKind::Tls => "tls",
+            RefusalKind::Hollow => "hollow",
+        },
+        Halt::TooLarge => "size",
+        Halt::Clock(_) => "clock",
+        Halt::Store(_) => "store",
+        Halt::Source(_) | Halt::Stopped | Halt::Replan(_) => return None,
+    };
+    Some(word.to_owned())
 }
 
 /// What an operator can do about it.

@@ -28,14 +28,26 @@ const PAGES_MAX: u64 = 100_000;
 /// Pages that are followed beyond twice what the API's count makes likely: a count may be capped.
 const PAGES_SPARE: u64 = 200;
 
+/// Rows that room is made for where an API says that so many come, at most.
+const ROWS_RESERVED: u64 = 1 << 20;
+
 /// Rows this far outside what was asked for are no matter of how an API reads the edges of a window.
 const ELSEWHERE_FROM: Millis = 2 * MINUTE;
 
-/// The page size changes by multiples of this fraction from one read of a window to the next, down to about a quarter.
+/// The page size changes by multiples of this fraction from one read of a window to the next, down to about a quarter,
+/// and by single rows where pages are smaller.
 /// Replicas that order one second's events differently hide the same rows behind the same pages, and half a page is not
 /// different enough: a row at the begin of one order and in the middle of the second page of the other stays hidden.
 const PAGE_VARIATION: u32 = 13;
 const PAGE_VARIETY: u32 = 10;
+
+/// The size of pages at the `number`th read that is not a first one. Never 0, and another than `page_size` where that is
+/// not 1.
+fn varied(page_size: u32, number: u32) -> u32 {
+    let step = (page_size / PAGE_VARIATION).max(1);
+    let variety = PAGE_VARIETY.min(page_size.saturating_sub(1) / step);
+    number.checked_rem(variety).map_or(page_size, |place| page_size - step * (1 + place))
+}
 
 /// One stream's reader of windows.
 #[derive(Clone)]
@@ -107,6 +119,11 @@ impl Tour {
         self.pages += 1;
         if !page.rows.is_empty() {
             self.elsewhere = Some(lies_elsewhere(page, window) && self.elsewhere != Some(false));
+        }
+        if self.rows.is_empty() {
+            // Growing by doubling would leave as much again behind. A few more may come than were counted.
+            let announced = page.total.map_or(0, |total| total.saturating_add(total / 16).min(ROWS_RESERVED));
+            self.rows.reserve_exact(usize::try_from(announced).unwrap_or(0));
         }
         self.rows.extend(page.rows.iter().map(|row| (row.at.as_millis().div_euclid(MINUTE), row.key)));
         self.rejects.extend(page.rejects.iter().map(|reject| reject.digest));
@@ -278,8 +295,7 @@ impl Walker {
 
     /// Another page size than the ones before: what a certain size always skips, the next one shows.
     fn varied(&self, page_size: u32) -> u32 {
-        let step = 1 + self.variations.fetch_add(1, Ordering::Relaxed) % PAGE_VARIETY;
-        page_size - page_size / PAGE_VARIATION * step
+        varied(page_size, self.variations.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn tour_part(&self, ask: &Ask, tour: &mut Tour, oversize: Option<u64>) -> Result<Option<u64>, Halt> {
@@ -317,13 +333,20 @@ impl Walker {
     }
 
     /// Makes a page durable and returns the answer to the next request, which is under way meanwhile where no other walk of
-    /// the account does the same. Where the commit fails, what was answered is dropped: the whole window is asked for again.
+    /// the account is. Where the commit fails, what was answered is dropped: the whole window is asked for again.
     async fn commit_and_go_on(&self, page: Page, ask: &Ask, next: &Cursor) -> Result<Answer, Halt> {
-        let Ok(_ahead) = self.asker.account.ahead.try_acquire() else {
-            self.commit(page).await?;
-            return self.asker.page(ask, Some(next)).await;
+        let held = self.asker.account.hold();
+        let goes_ahead = self.asker.account.may_read_ahead();
+        let commit = async {
+            let committed = self.commit(page).await;
+            drop(held);
+            committed
         };
-        let (committed, following) = tokio::join!(self.commit(page), self.asker.page(ask, Some(next)));
+        if !goes_ahead {
+            commit.await?;
+            return self.asker.page(ask, Some(next)).await;
+        }
+        let (committed, following) = tokio::join!(commit, self.asker.page(ask, Some(next)));
         committed?;
         following
     }
@@ -357,6 +380,10 @@ impl Walker {
         tally.late.add(committed.late_events);
         tally.revisions.add(committed.revisions);
         tally.rejects.add(committed.rejects_new);
+        if committed.rejects_new > 0 {
+            tracing::warn!(stream = %self.asker.stream, rows = committed.rejects_new,
+                "rows that are no events were set aside; `sparkspool dead-letters` shows them");
+        }
         if committed.unsteady > 0 {
             tracing::warn!(stream = %self.asker.stream, events = committed.unsteady,
                 "the API shows events with other bodies again and again: they were forwarded as often as an event is");
@@ -443,5 +470,21 @@ impl Walker {
             () = sleep(wait) => Ok(()),
             () = self.asker.stop.cancelled() => Err(Halt::Stopped),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A row that two replicas hide from each other behind pages of one size is shown by pages of another.
+    #[test]
+    fn pages_of_any_size_are_varied() {
+        for page_size in 2..=10_000 {
+            let sizes: std::collections::BTreeSet<u32> = (0..PAGE_VARIETY).map(|n| varied(page_size, n)).collect();
+            assert!(sizes.iter().all(|size| (1..page_size).contains(size)), "{page_size}: {sizes:?}");
+            assert_eq!(sizes.len(), PAGE_VARIETY.min(page_size - 1) as usize, "{page_size}: {sizes:?}");
+        }
+        assert_eq!((varied(1, 0), varied(1, u32::MAX), varied(10_000, u32::MAX)), (1, 1, 5_386));
     }
 }

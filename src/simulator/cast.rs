@@ -133,6 +133,8 @@ pub(super) fn provider(domain: &str) -> (&'static str, &'static str) {
 pub(super) struct Rhythm {
     first: UtcMillis,
     seconds: u64,
+    /// From a time in the window to the one whose hour counts.
+    shift: Millis,
     /// Per bulk campaign: the beginnings of its bursts.
     bursts: Vec<Vec<UtcMillis>>,
 }
@@ -141,14 +143,15 @@ pub(super) struct Rhythm {
 const DAILY: [u64; 24] = [2, 1, 1, 1, 1, 2, 4, 7, 10, 12, 12, 11, 10, 10, 11, 11, 10, 9, 9, 10, 10, 8, 5, 3];
 
 impl Rhythm {
-    /// The rhythm of `window`; `None` where no whole second lies inside it.
-    pub(super) fn new(chance: &mut Chance, window: Window) -> Option<Self> {
+    /// The rhythm of `window`, as if it began at `as_if_from`; `None` where no whole second lies inside it.
+    pub(super) fn new(chance: &mut Chance, window: Window, as_if_from: UtcMillis) -> Option<Self> {
         let first = window.from().ceil(SECOND);
         let seconds = u64::try_from((window.to().since(first) + SECOND - 1) / SECOND).ok().filter(|s| *s > 0)?;
-        let mut rhythm = Self { first, seconds, bursts: Vec::new() };
+        let shift = as_if_from.since(window.from());
+        let mut rhythm = Self { first, seconds, shift, bursts: Vec::new() };
         for _ in 0..BULK {
             let mut starts = vec![rhythm.anywhen(chance)];
-            let mut day = window.from().floor(DAY);
+            let mut day = as_if_from.floor(DAY).plus(-shift);
             while day < window.to() {
                 let start = day.plus(chance.millis(8 * HOUR, 16 * HOUR).div_euclid(5 * MINUTE) * 5 * MINUTE);
                 // A campaign goes out on two days of five.
@@ -183,7 +186,7 @@ impl Rhythm {
         let mut at = self.anywhen(chance);
         // Rejection sampling of the daily rhythm; bounded, because a short window may lie in the dead of night.
         for _ in 0..12 {
-            let hour = usize::try_from(at.as_secs().rem_euclid(86_400) / 3_600).unwrap_or(0);
+            let hour = usize::try_from(at.plus(self.shift).as_secs().rem_euclid(86_400) / 3_600).unwrap_or(0);
             if chance.below(12) < DAILY[hour] {
                 break;
             }
@@ -327,7 +330,7 @@ mod tests {
     fn mail_follows_the_day() {
         let window = Window::new(UtcMillis::from_secs(0), UtcMillis::from_secs(86_400 * 10)).unwrap();
         let mut chance = Chance::new(1);
-        let rhythm = Rhythm::new(&mut chance, window).unwrap();
+        let rhythm = Rhythm::new(&mut chance, window, window.from()).unwrap();
         let mut hours = [0_u32; 24];
         for _ in 0..20_000 {
             let (_, at, _) = rhythm.next(&mut chance);

@@ -24,6 +24,8 @@ pub struct PopulationOptions {
     pub seed: u64,
     /// When events happen. At least one whole second must lie inside, else there are none.
     pub window: Window,
+    /// Mail follows the hours and days; with a time here, as if the window began at it: the same mail at any hour.
+    pub as_if_from: Option<UtcMillis>,
     /// How many.
     pub size: Size,
     /// Pad events to about this many bytes of JSON, through their `rcpt_meta`; for benchmarks. Longer ones stay as
@@ -66,6 +68,7 @@ impl PopulationOptions {
         Self {
             seed,
             window,
+            as_if_from: None,
             size,
             bytes_each: None,
             visible_within: MINUTE,
@@ -165,7 +168,8 @@ impl Population {
     /// Generates the population of `options`.
     pub fn generate(options: PopulationOptions) -> Self {
         let mut chance = Chance::new(options.seed);
-        let (messages, mut events) = match Rhythm::new(&mut chance, options.window) {
+        let as_if_from = options.as_if_from.unwrap_or(options.window.from());
+        let (messages, mut events) = match Rhythm::new(&mut chance, options.window, as_if_from) {
             Some(rhythm) => Birth::new(&options, &mut chance).all(&rhythm),
             None => (Vec::new(), Vec::new()),
         };
@@ -410,6 +414,20 @@ mod tests {
         assert_eq!(bursting.events().len(), 5_000);
         let dense = bursting.events().chunk_by(|a, b| a.at == b.at).filter(|second| second.len() >= 60).count();
         assert_eq!(dense, 3);
+    }
+
+    #[test]
+    fn the_same_mail_at_any_hour_where_that_is_asked_for() {
+        let mail = |hours: i64| {
+            let window = Window::new(window().from().plus(hours * HOUR), window().to().plus(hours * HOUR)).unwrap();
+            let as_if_from = Some(UtcMillis::from_secs(6 * 3_600));
+            let options = PopulationOptions { as_if_from, ..PopulationOptions::adverse(3, window, Size::Events(500)) };
+            let population = Population::generate(options);
+            let place = |event: &Event| (event.at.since(window.from()), event.visible_at.since(event.at), event.seed);
+            population.events().iter().map(place).collect::<Vec<_>>()
+        };
+        let first = mail(0);
+        assert!(first.len() == 500 && (1..24).all(|hours| mail(hours) == first));
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Running {
         self.simulation.visits()
     }
 
+    /// As [`Simulation::visits_after`].
+    pub fn visits_after(&self, seen: u64) -> (u64, Vec<Visit>) {
+        self.simulation.visits_after(seen)
+    }
+
     /// The simulation behind the socket: ground truth, rows, undisturbed answers.
     pub fn simulation(&self) -> &Arc<Simulation> {
         &self.simulation

@@ -180,6 +180,16 @@ impl Simulation {
         self.ledger().visits.iter().cloned().collect()
     }
 
+    /// How many requests there were, and those behind the first `seen` that are remembered, oldest first: of one moment, so
+    /// that who asks again with that number is shown each request once.
+    pub fn visits_after(&self, seen: u64) -> (u64, Vec<Visit>) {
+        let ledger = self.ledger();
+        let requests = ledger.stats.requests;
+        let new = usize::try_from(requests.saturating_sub(seen)).unwrap_or(usize::MAX);
+        let skipped = ledger.visits.len().saturating_sub(new);
+        (requests, ledger.visits.iter().skip(skipped).cloned().collect())
+    }
+
     /// The answer to `request` at `now`. Faults strike searches only; what the network has to do is in the reply, and
     /// whoever plays the network reports it with [`Simulation::count_fault`].
     pub fn answer(&self, request: &Request<'_>, now: UtcMillis) -> Reply {

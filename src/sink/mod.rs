@@ -1,16 +1,26 @@
 //! The seam to where events go: one trait, what may be handed to it, and the only three things it may answer.
 //! It exists so that the forwarder decides about retries and positions without knowing what a sink is.
 
+pub mod clickhouse;
 pub mod encode;
 pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "object-store")]
+pub mod object_store;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod receipt;
+mod row;
 pub mod sqlite;
 pub mod stdout;
 pub mod webhook;
 
 use crate::core::BoxFuture;
 use crate::core::event::{StoredEvent, hex};
+use crate::core::person::Person;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +74,30 @@ pub trait Sink: Send {
     fn knows_batches(&self) -> bool {
         false
     }
+
+    /// Takes out all that the sink holds of a person, durably, and leaves nothing behind in its files. `None` where the sink
+    /// cannot look into what it has handed on: it is told by tombstones only.
+    fn erase<'a>(&'a mut self, _sought: &'a Sought<'a>) -> BoxFuture<'a, Result<Option<Taken>, Refusal>> {
+        Box::pin(async { Ok(None) })
+    }
+}
+
+/// Who is to be erased at a sink.
+#[derive(Debug, Clone)]
+pub struct Sought<'a> {
+    /// The person.
+    pub person: &'a Person,
+    /// What stands in the recipient's place at this sink, where its rules put a digest there.
+    pub pseudonym: Option<String>,
+}
+
+/// What a sink has taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// How many rows.
+    pub rows: u64,
+    /// Whether its files still hold bytes that look like the address, for want of space to write them anew.
+    pub remains: bool,
 }
 
 /// All that a sink may say instead of `Ok`.

@@ -48,6 +48,17 @@ impl ReplayId {
     }
 }
 
+/// An erasure's number in this store; never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ErasureId(pub(super) i64);
+
+impl ErasureId {
+    /// The number, for people.
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+}
+
 macro_rules! integer_column {
     ($type:ty, $wrap:expr, $unwrap:expr) => {
         impl ToSql for $type {
@@ -68,6 +79,7 @@ integer_column!(UtcMillis, UtcMillis::from_millis, |at: &Self| at.as_millis());
 integer_column!(StreamId, StreamId, |id: &Self| id.0);
 integer_column!(IntentId, IntentId, |id: &Self| id.0);
 integer_column!(ReplayId, ReplayId, |id: &Self| id.0);
+integer_column!(ErasureId, ErasureId, |id: &Self| id.0);
 integer_column!(GapId, GapId, |id: &Self| id.0);
 
 /// A count: SQLite has no unsigned integers.

@@ -16,6 +16,18 @@ pub enum StoreError {
         /// The process that holds it, where it could be read.
         pid: Option<u32>,
     },
+    /// The process is root's, and the data directory another user's, who could not write what root leaves there.
+    #[error(
+        "{} belongs to another user (uid {owner}), whom files of root's would shut out; run this as that user, or beside \
+         the running daemon, which does the work then (systemctl start sparkspool)",
+        dir.display()
+    )]
+    Foreign {
+        /// The data directory.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
     /// This process is not the one writer of the store any more. Nothing of the step was committed, and no later step
     /// of it will be.
     #[error(
@@ -37,7 +49,11 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// There is no database to read.
-    #[error("there is no store at {}; check data_dir, or start `sparkspool run` once to create it", path.display())]
+    #[error(
+        "there is no store at {}; check data_dir (with the systemd unit: --data-dir /var/lib/sparkspool), or start \
+         `sparkspool run` once to create it",
+        path.display()
+    )]
     Missing {
         /// Where the database was expected.
         path: PathBuf,
@@ -218,6 +234,7 @@ mod tests {
         let errors = [
             StoreError::Locked { dir: path(), pid: Some(42) },
             StoreError::Locked { dir: path(), pid: None },
+            StoreError::Foreign { dir: path(), owner: 61_184 },
             StoreError::Fenced { dir: path(), why: "its lock file was removed or replaced" },
             StoreError::Unwritable { path: path(), source: std::io::ErrorKind::PermissionDenied.into() },
             StoreError::Missing { path: path() },

@@ -6,6 +6,7 @@
 
 use super::columns::{Count, StreamId, count_at};
 use super::daybook;
+use super::erased;
 use super::error::StoreError;
 use super::open;
 use super::position::{self, Position};
@@ -13,6 +14,7 @@ use super::segment::Unpacker;
 use super::spool;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 /// A configured sink and the streams it follows, by name: what it has not acknowledged must be whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +37,7 @@ pub(super) fn content(conn: &Connection, following: &[Following]) -> Result<(), 
     let read = |conn: &Connection| {
         schema(conn)?;
         day_book(conn)?;
+        erased::load(conn)?;
         let lowest = positions(conn, following)?;
         segments(conn, lowest)
     };
@@ -45,14 +48,28 @@ pub(super) fn content(conn: &Connection, following: &[Following]) -> Result<(), 
     })
 }
 
+/// Type, name, table and statement of everything in a schema.
+type Texts = BTreeSet<[Option<String>; 4]>;
+
+fn texts(conn: &Connection) -> rusqlite::Result<Texts> {
+    let mut list = conn.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema")?;
+    list.query_map((), |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?.collect()
+}
+
+/// The texts of a sound schema. Every migration has to run for them, so that they are kept.
+fn expected() -> Result<&'static Texts, StoreError> {
+    static EXPECTED: OnceLock<Texts> = OnceLock::new();
+    if let Some(known) = EXPECTED.get() {
+        return Ok(known);
+    }
+    let made = texts(&open::blank()?)?;
+    Ok(EXPECTED.get_or_init(|| made))
+}
+
 /// The statements that made the schema are text in the database: one changed letter makes another table of it.
 fn schema(conn: &Connection) -> Result<(), StoreError> {
-    let texts = |conn: &Connection| -> rusqlite::Result<BTreeSet<[Option<String>; 4]>> {
-        let mut list = conn.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema")?;
-        list.query_map((), |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?.collect()
-    };
     let found = texts(conn)?;
-    let expected = texts(&open::blank()?)?;
+    let expected = expected()?;
     match expected.difference(&found).next() {
         None => Ok(()),
         Some([kind, name, ..]) => {

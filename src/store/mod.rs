@@ -7,12 +7,15 @@
 //! - [`Handle`] is the way in for async code.
 //!
 //! Events enter through [`Store::commit_page`] and leave through [`Reader::next_segment`]; a sink's progress is its
-//! [`Position`]. A key is in the day book exactly when its event is, or was, in the spool.
+//! [`Position`]. A key is in the day book exactly when its event is, or was, in the spool. Where a person was erased, a blank or
+//! a tombstone is in the place of the event.
 
 mod ballast;
 mod capture;
 mod columns;
 mod daybook;
+mod erased;
+mod erasure;
 mod error;
 mod examine;
 mod fence;
@@ -27,6 +30,7 @@ mod position;
 mod progress;
 mod prune;
 mod reader;
+mod remains;
 mod rescue;
 mod salvage;
 mod seal;
@@ -39,7 +43,8 @@ mod wal;
 mod tests;
 
 pub use capture::{Committed, PageCommit};
-pub use columns::{GapId, IntentId, ReplayId, StreamId};
+pub use columns::{ErasureId, GapId, IntentId, ReplayId, StreamId};
+pub use erasure::{Erasure, SinkErasure};
 pub use error::StoreError;
 pub use examine::Following;
 pub use gap::{Gap, Lost};
@@ -52,11 +57,13 @@ pub use position::{Ack, Bookmark, Position, Refused};
 pub use progress::{Closing, Progress, StreamRow};
 pub use prune::{Follower, Pruned};
 pub use reader::Reader;
-pub use rescue::{Rescue, Rescued};
+pub use remains::Searched;
+pub use rescue::{Rescue, Rescued, set_aside_before};
 pub use salvage::TakeApart;
 pub use segment::{Segment, SpooledEvent};
 pub use summary::{Certificate, DeadLetter, DeadLetterCount, StreamSummary};
 
+use crate::core::erased::Erased;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -73,6 +80,7 @@ pub struct Store {
     ballast: ballast::Ballast,
     /// Whether the last step found the disk full.
     full: bool,
+    pages: remains::Pages,
     dir: PathBuf,
     /// The number of this opening.
     epoch: fence::Epoch,
@@ -86,6 +94,8 @@ struct Desk {
     day_book: daybook::Scratch,
     packer: segment::Packer,
     unpacker: segment::Unpacker,
+    /// Who was erased; read when a page is committed.
+    erased: Option<Erased>,
 }
 
 impl Store {
@@ -109,8 +119,10 @@ impl Store {
             day_book: daybook::Scratch::default(),
             packer: segment::Packer::new()?,
             unpacker: segment::Unpacker::new()?,
+            erased: None,
         };
-        Ok(Self { conn, desk, broken: None, watch, ballast, full: false, dir: dir.to_owned(), epoch, lock })
+        let pages = remains::Pages::of(dir);
+        Ok(Self { conn, desk, broken: None, watch, ballast, full: false, pages, dir: dir.to_owned(), epoch, lock })
     }
 
     /// Fails where a file of the database was removed or replaced, and writes nothing any more then. To be asked now and

@@ -14,7 +14,8 @@ use std::time::Duration;
 /// "SPSL" in the header of every database of ours.
 const APPLICATION_ID: i64 = 0x5350_534c;
 /// Version `n` of the schema is reached by running the first `n` of these. They are only ever appended to.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
 /// SQLite up to 3.51.2 can corrupt a WAL when two connections write and checkpoint at once.
 const SQLITE_MIN: i32 = 3_051_003;
 /// A second process is refused after so many looks at the lock, within a twentieth of a second.
@@ -84,6 +85,7 @@ pub(super) fn unwritable(path: &Path, source: std::io::Error) -> StoreError {
 pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     let path = lock_file(dir);
     create_dir(dir).map_err(|source| unwritable(dir, source))?;
+    refuse_foreign(dir)?;
     let mut file = private_file().create(true).read(true).open(&path).map_err(|source| unwritable(&path, source))?;
     match lock_soon(&file) {
         Ok(()) if is_in_place(&file, &path) => {}
@@ -100,6 +102,25 @@ pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     let pid = format!("{}\n", std::process::id());
     file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())).map_err(|source| unwritable(&path, source))?;
     Ok(Lock { file, dir: dir.to_owned() })
+}
+
+/// Refuses to write as root where another user's daemon has its store: a sink's file that root makes is one that the daemon cannot
+/// write. What SQLite makes would belong to the store's owner; the rest would not. Who holds the lock is told of first.
+#[cfg(unix)]
+fn refuse_foreign(dir: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::MetadataExt;
+    // An empty directory of somebody's is a place like any other.
+    let Ok(store) = std::fs::metadata(database(dir)) else { return Ok(()) };
+    let owner = store.uid();
+    if owner == 0 || !rustix::process::geteuid().is_root() || is_held(dir) {
+        return Ok(());
+    }
+    Err(StoreError::Foreign { dir: dir.to_owned(), owner })
+}
+
+#[cfg(not(unix))]
+fn refuse_foreign(_dir: &Path) -> Result<(), StoreError> {
+    Ok(())
 }
 
 /// Tries for a moment: whoever only looks whether the lock is held ([`is_held`]) holds it while it looks.

@@ -1,11 +1,12 @@
-//! What operators ask of sinks: to pause, to go on elsewhere, to be handed events again. It exists so that a command typed
+//! What operators ask of sinks: to pause, to go on elsewhere, to be handed events again, to forget somebody. It exists so that a command typed
 //! beside a running daemon is obeyed by the daemon, which holds the sinks, and survives a restart of it.
 
-use super::columns::{Count, ReplayId, count_at, window_at};
+use super::columns::{Count, ErasureId, ReplayId, count_at, window_at};
 use super::error::StoreError;
 use super::intent::Mailbox;
 use super::position::{self, Position};
-use super::{Reader, Store, spool};
+use super::{Reader, Store, erasure, spool};
+use crate::core::person::Person;
 use crate::core::time::UtcMillis;
 use crate::core::window::Window;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
@@ -57,6 +58,8 @@ pub struct Orders {
     pub replay: Option<Replay>,
     /// Whether dead letters are to be handed over again.
     pub retries: bool,
+    /// Who is to be erased there.
+    pub erasure: Option<(ErasureId, Person)>,
 }
 
 impl Reader {
@@ -70,7 +73,8 @@ impl Reader {
         let mut open =
             conn.prepare_cached(&format!("{REPLAYS} WHERE sink = ?1 AND finished_at IS NULL ORDER BY id LIMIT 1"))?;
         let replay = open.query_row([sink], replay_at).optional()?;
-        Ok(Orders { paused_since, rewind: rewind(conn, sink)?, replay, retries })
+        let erasure = erasure::due_at(conn, sink)?;
+        Ok(Orders { paused_since, rewind: rewind(conn, sink)?, replay, retries, erasure })
     }
 
     /// Since when which sinks are paused, by name.

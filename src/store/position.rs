@@ -6,6 +6,7 @@ use super::error::StoreError;
 use super::orders::{self, Replayed};
 use super::segment::{Segment, Unpacker};
 use super::{Reader, Store, seal, spool};
+use crate::core::erased::is_blank;
 use crate::core::time::UtcMillis;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use std::fmt;
@@ -230,6 +231,10 @@ fn bury(tx: &Transaction<'_>, unpacker: &mut Unpacker, ack: &Ack<'_>) -> Result<
         let Some((segment, event)) = held.as_ref().and_then(|s| Some((s, s.event(index)?))) else {
             return Err(StoreError::invalid(format!("sink {} refused {}, which is no event", ack.sink, refused.at)));
         };
+        if is_blank(event.raw) {
+            // It was erased while the sink had it in its hands.
+            continue;
+        }
         let row = (segment.stream(), ack.at, refused.reason, ack.sink, Count(seq), index, event.raw.as_bytes());
         tx.prepare_cached(sql)?.execute(row)?;
     }

@@ -120,6 +120,11 @@ fn copies(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(found)
 }
 
+/// The damaged stores that lie set aside in `dir`, oldest first: they hold what they held.
+pub fn set_aside_before(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    copies(dir)
+}
+
 /// Moves the files of the database away, together, into a directory of their own.
 fn set_aside(dir: &Path, now: UtcMillis, what: &str) -> Result<PathBuf, StoreError> {
     let name_at = |at: UtcMillis| format!("{ASIDE}{}", at.to_second_text().replace([':', '-'], ""));
@@ -283,9 +288,10 @@ fn remove_mark(dir: &Path, aside: &Path) -> Result<(), StoreError> {
 /// What a person should know of the findings.
 fn account(findings: &Findings) -> String {
     let Findings { streams, segments, events, lost_segments, lost_events, uncounted, positions, .. } = findings;
-    let Findings { restarted, keys_lost, .. } = findings;
+    let Findings { restarted, keys_lost, erased_lost, .. } = findings;
     if *streams == 0 {
-        return "nothing of it could be read: every stream begins anew, and every sink is handed again what the API still has"
+        return "nothing of it could be read: every stream begins anew, and every sink is handed again what the API still \
+                has; whoever was erased is not known any more and must be erased again"
             .to_owned();
     }
     let mut text = format!(
@@ -299,6 +305,11 @@ fn account(findings: &Findings) -> String {
     }
     if *keys_lost > 0 {
         text.push_str(&format!("; up to {keys_lost} events may reach sinks twice"));
+    }
+    if *erased_lost {
+        text.push_str(
+            "; THE LIST OF ERASED PEOPLE IS LOST OR TORN: erase them again, or what the API shows of them comes back",
+        );
     }
     if *uncounted {
         text.push_str("; parts could not be counted, so that some events may reach sinks twice");

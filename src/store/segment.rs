@@ -311,6 +311,16 @@ impl Segment {
         Unpacker::new()?.unpack(0, &label, packed, checksum(&label, packed))
     }
 
+    /// The events, each with a line break behind it.
+    pub(super) fn text(&self) -> &str {
+        &self.body
+    }
+
+    /// What its row says beside its blobs.
+    pub(super) fn label(&self) -> Label {
+        self.label
+    }
+
     /// Its number; never reused.
     pub fn seq(&self) -> u64 {
         self.seq
@@ -348,12 +358,12 @@ impl Segment {
     }
 
     /// The events from `first` on, in the order of their discovery.
-    pub fn events_from(&self, first: u32) -> impl Iterator<Item = SpooledEvent<'_>> {
+    pub fn events_from(&self, first: u32) -> impl Iterator<Item = SpooledEvent<'_>> + Clone {
         (first..self.len()).filter_map(|index| self.event(index))
     }
 
     /// All events, in the order of their discovery.
-    pub fn events(&self) -> impl Iterator<Item = SpooledEvent<'_>> {
+    pub fn events(&self) -> impl Iterator<Item = SpooledEvent<'_>> + Clone {
         self.events_from(0)
     }
 }

@@ -6,13 +6,12 @@ use super::error::StoreError;
 use super::position::Position;
 use super::segment::{Label, Packed, Packer, Segment, Unpacker, checksum};
 use super::{Reader, Store};
+use crate::core::time::UtcMillis;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 /// Appends what `packer` has packed and returns the segment's number.
 pub(super) fn append(tx: &Transaction<'_>, label: &Label, packer: &Packer) -> Result<u64, StoreError> {
     let blobs = packer.packed();
-    let marks = [blobs.late, blobs.revised].map(|bits| bits.map_or(0, <[u8]>::len));
-    let stored = blobs.lengths.len() + marks.iter().sum::<usize>() + blobs.body.len();
     let sql = "INSERT INTO segment (stream, observed_at, first_at, last_at, events, raw_bytes, stored_bytes, crc,
                lengths, late, revised, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
     tx.prepare_cached(sql)?.execute((
@@ -22,7 +21,7 @@ pub(super) fn append(tx: &Transaction<'_>, label: &Label, packer: &Packer) -> Re
         label.last_at,
         Count(label.events),
         Count(label.raw_bytes),
-        Count(stored as u64),
+        Count(stored_bytes(blobs)),
         checksum(label, blobs),
         blobs.lengths,
         blobs.late,
@@ -31,6 +30,29 @@ pub(super) fn append(tx: &Transaction<'_>, label: &Label, packer: &Packer) -> Re
     ))?;
     // Numbers begin at 1 and grow.
     Ok(tx.last_insert_rowid().unsigned_abs())
+}
+
+/// Writes a segment anew, under its number, with what `packer` has packed.
+pub(super) fn replace(tx: &Transaction<'_>, seq: u64, label: &Label, packer: &Packer) -> Result<(), StoreError> {
+    let blobs = packer.packed();
+    let sql = "UPDATE segment SET raw_bytes = ?2, stored_bytes = ?3, crc = ?4, lengths = ?5, late = ?6, revised = ?7,
+               body = ?8 WHERE seq = ?1";
+    tx.prepare_cached(sql)?.execute((
+        Count(seq),
+        Count(label.raw_bytes),
+        Count(stored_bytes(blobs)),
+        checksum(label, blobs),
+        blobs.lengths,
+        blobs.late,
+        blobs.revised,
+        blobs.body,
+    ))?;
+    Ok(())
+}
+
+fn stored_bytes(blobs: Packed<'_>) -> u64 {
+    let marks = [blobs.late, blobs.revised].map(|bits| bits.map_or(0, <[u8]>::len));
+    (blobs.lengths.len() + marks.iter().sum::<usize>() + blobs.body.len()) as u64
 }
 
 /// The segment `seq`, or `None` where it was pruned or never was.
@@ -109,6 +131,33 @@ impl Reader {
     /// How many events of `streams` lie at or behind `position`.
     pub fn backlog(&self, position: Position, streams: &[StreamId]) -> Result<u64, StoreError> {
         backlog(self.conn(), position, streams)
+    }
+
+    /// When the first event of `streams` at or behind `position` was captured; `None` where none is there.
+    pub fn oldest_waiting(&self, position: Position, streams: &[StreamId]) -> Result<Option<UtcMillis>, StoreError> {
+        let Some(seq) = find_next(self.conn(), position, streams)? else { return Ok(None) };
+        let mut find = self.conn().prepare_cached("SELECT observed_at FROM segment WHERE seq = ?1")?;
+        Ok(find.query_row([Count(seq)], |row| row.get(0)).optional()?)
+    }
+
+    /// The first segment behind number `after` that holds events of `stream` at or behind `since`, by their own time.
+    /// Segments of older events are passed over without being read.
+    pub fn segment_since(
+        &mut self,
+        stream: StreamId,
+        after: u64,
+        since: UtcMillis,
+    ) -> Result<Option<Segment>, StoreError> {
+        let (conn, unpacker) = self.parts();
+        let tx = Transaction::new_unchecked(conn, TransactionBehavior::Deferred)?;
+        let sql = "SELECT seq FROM segment INDEXED BY segment_of_stream
+                   WHERE stream = ?1 AND seq > ?2 AND last_at >= ?3 ORDER BY seq LIMIT 1";
+        let found =
+            tx.prepare_cached(sql)?.query_row((stream, Count(after), since), |row| count_at(row, 0)).optional()?;
+        match found {
+            Some(seq) => load(&tx, unpacker, seq),
+            None => Ok(None),
+        }
     }
 }
 

@@ -32,7 +32,7 @@ struct Home {
     rule: &'static str,
 }
 
-const HOMES: [Home; 16] = [
+const HOMES: [Home; 21] = [
     Home {
         path: &["rusqlite"],
         homes: &["store/", "sink/sqlite/"],
@@ -44,6 +44,11 @@ const HOMES: [Home; 16] = [
         rule: "reqwest is for net, source, sink",
     },
     Home { path: &["tokio_postgres"], homes: &["sink/postgres/"], rule: "PostgreSQL is the postgres sink's" },
+    Home { path: &["rdkafka"], homes: &["sink/kafka/"], rule: "librdkafka is the kafka sink's" },
+    Home { path: &["async_nats"], homes: &["sink/nats/"], rule: "NATS is the nats sink's" },
+    Home { path: &["object_store"], homes: &["sink/object_store/"], rule: "buckets are the object_store sink's" },
+    Home { path: &["parquet"], homes: &["sink/object_store/"], rule: "Parquet is the object_store sink's" },
+    Home { path: &["arrow_array"], homes: &["sink/object_store/"], rule: "Arrow is the object_store sink's" },
     Home { path: &["tokio", "spawn"], homes: SPAWNERS, rule: SPAWNS },
     Home { path: &["tokio", "task", "spawn"], homes: SPAWNERS, rule: SPAWNS },
     Home { path: &["tokio", "task", "spawn_local"], homes: SPAWNERS, rule: SPAWNS },

@@ -154,18 +154,26 @@ async fn the_daemon_and_once_say_no_address_no_subject_and_no_key() {
     for mood in [0, 1, 4, 5, 7] {
         let cage = cage().await;
         cage.mood.store(mood, Ordering::Relaxed);
+        let socket = cage.at("http.sock");
+        let config = std::fs::read_to_string(&cage.program.config).unwrap();
+        std::fs::write(&cage.program.config, format!("{config}\n[http]\nlisten = '{}'\n", socket.display())).unwrap();
         let mut command = cage.program.command(&["run", "-vvv"]);
         // Into a file: a pipe that nobody reads would be full at this level, and hold the daemon up.
         let log = std::fs::File::create(cage.at("log")).unwrap();
         let daemon = command.env("SPARKPOST_API_KEY", KEY).stderr(log).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !cage.at("data/status.json").exists() {
+        while !cage.at("data/status.json").exists() || !socket.exists() {
             assert!(Instant::now() < deadline);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         assert_clean("the command line", &std::fs::read(format!("/proc/{}/cmdline", daemon.id())).unwrap());
         let status = cage.run(&["status", "--json"]).await;
         assert!(!status.stdout.is_empty());
+        for path in ["/healthz", "/metrics", "/api/status", "/api/page", "/api/page?hours=24"] {
+            let answer = crate::http::over_socket(&socket, path);
+            assert!(answer.status > 0, "{path}");
+            assert_clean(path, answer.body.as_bytes());
+        }
         signal(&daemon, "-TERM");
         assert_output_is_clean(&format!("run in mood {mood}"), &ended(daemon).await);
         let log = std::fs::read(cage.at("log")).unwrap();

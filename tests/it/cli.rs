@@ -3,7 +3,7 @@
 use crate::support::program::{Program, ended, events, signal, stderr};
 use crate::support::world::World;
 use insta::assert_snapshot;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sparkspool::core::time::{HOUR, MINUTE};
 use sparkspool::core::window::Window;
 use sparkspool::simulator::{Behaviour, Key, Legacy, Options, PopulationOptions, Size};
@@ -189,6 +189,15 @@ async fn check_says_what_would_work() {
     let output = refused.run(&["check", "--online"]).await;
     assert_eq!(output.status.code(), Some(77));
     assert_snapshot!("check_online_key", refused.tidy(&output.stdout));
+    let lines = refused.run(&["check", "--online", "--json"]).await;
+    let levels: Vec<(Value, bool)> = String::from_utf8(lines.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|found: Value| (found["level"].clone(), found.get("hint").is_some()))
+        .collect();
+    let ok = |n| (json!("ok"), n);
+    assert_eq!(levels, [ok(false), ok(false), (json!("fail"), true), ok(false), ok(false)]);
     assert_eq!(refused.tidy(&output.stderr), "");
 }
 

@@ -80,8 +80,13 @@ mod reports {
              [streams.\"my stream\"]\nsinks = []\n[streams.c]\n[accounts.eu]\n[accounts.default]\n"
         );
         accounts_without_a_choice: with("[accounts.eu]\nurl = \"https://api.eu.sparkpost.com\"\n");
+        http: with("[http]\nlisten = \"0.0.0.0:9464\"\nhosts = [\"https://a.example\", \"a.example:http\", \"fine.example:8443\"]\ntoken_env = \"A\"\ntoken_file = \"/a\"\n");
+        http_to_everybody: with("[http]\nlisten = \"0.0.0.0:9464\"\n");
+        http_without_an_address: with("[http]\nlisten = \"9464\"\n");
+        http_without_a_port: with("[http]\nlisten = \"::1\"\n");
+        http_socket: with("[http]\nlisten = \"./http.sock\"\n");
         kinds_of_sink: with(
-            "[sinks.a.kafka]\nbrokers = [\"k1\"]\n[sinks.b.fiel]\npath = \"b\"\n[sinks.c.file]\npath = \"c\"\n\
+            "[sinks.a.rabbitmq]\nuri = \"r1\"\n[sinks.b.fiel]\npath = \"b\"\n[sinks.c.file]\npath = \"c\"\n\
              [sinks.c.stdout]\n[sinks.d]\ntype = \"file\"\npath = \"d\"\n[sinks.e]\n[sinks.f.file]\n"
         );
         urls: with(
@@ -104,6 +109,41 @@ mod reports {
             "[sinks.b.sqlite]\npath = \"events.db\"\n[sinks.c.sqlite]\npath = \"./events.db\"\n\
              [sinks.d.sqlite]\npath = \"sparkspool-data/./sparkspool.db\"\n[sinks.e.sqlite]\npath = \"e-{date}.db\"\n\
              [sinks.f.sqlite]\ninclude_raw = 1\n[sinks.g.file]\npath = \"events.db\"\n[sinks.h.sqlite]\npath = \"\"\n"
+        );
+        topics: with(
+            "[sinks.b.kafka]\nbrokers = [\"k1\", \"k2:0\", \"k3:9092\", \"ssl://k4:9093\"]\ntopic = \"mail/{kind}\"\nrecord_key = \"ids\"\n\
+             timeout = \"10m\"\nca_file = \"/ca.pem\"\ntls = \"disable\"\nclient_key_file = \"/k\"\nuser = \"u\"\ntransactional_id = \"x\"\n\
+             [sinks.b.kafka.properties]\nacks = 1\n\"enable.idempotence\" = false\n\"bootstrap.servers\" = \"k\"\n\
+             \"sasl.password\" = \"hunter2\"\n\"linger.ms\" = 1.5\n\
+             [sinks.c.kafka]\nbrokers = [\"k1:9092\"]\ntopic = \"{stream\"\nsasl = \"plain\"\ntransactional_id = \"x\"\n\
+             [sinks.d.kafka]\nbrokers = [\"k1:9092\"]\ntopic = \"d\"\nsasl = \"plain\"\nuser = \"u\"\npassword_env = \"P\"\ntls = \"disable\"\n\
+             client_certificate_file = \"/c\"\nclient_key_file = \"/k\"\ntransactional_id = \"\"\n\
+             [sinks.e.kafka]\nbrokers = []\n"
+        );
+        nats: with(
+            "[sinks.b.nats]\n[sinks.c.nats]\nurl = \"nats://u:hunter2@h\"\nurl_env = \"NATS_URL\"\n\
+             [sinks.d.nats]\nurl = \"http://h\"\nsubject = \"a.{typ}\"\njetstream = \"a.b\"\nduplicate_window = \"1h\"\n\
+             [sinks.e.nats]\nurl = \"h\"\nsubject = \"a..b\"\nuser = \"u\"\n[sinks.f.nats]\nurl = \"nats://h\"\nsubject = \"a b\"\n\
+             token_env = \"T\"\nnkey_env = \"N\"\n[sinks.g.nats]\nurl = \"nats://h\"\nsubject = \"$JS.x\"\npassword_env = \"P\"\n"
+        );
+        clickhouse: with(
+            "[sinks.b.clickhouse]\n[sinks.c.clickhouse]\nurl = \"http://u:hunter2@h:8123\"\n\
+             [sinks.d.clickhouse]\nurl = \"http://h:8123\"\npassword_env = \"P\"\n\
+             [sinks.e.clickhouse]\nurl = \"clickhouse://h:9000\"\ntable = \"\"\ntimeout = \"1h\"\n\
+             [sinks.f.clickhouse]\nurl = \"https://h/?database=x\"\nuser = \"ü\"\n"
+        );
+        webhooks: with(
+            "[sinks.b.webhook]\nurl = \"ftp://h/x\"\nconcurrency = 4\n[sinks.c.webhook]\nurl = \"http://h/x\"\nbearer_env = \"B\"\n\
+             single = true\nconcurrency = 65\n[sinks.d.webhook]\nurl = \"https://u:hunter2@h/x\"\nsecret_env = \"whsec_hunter2\"\n\
+             [sinks.d.webhook.headers]\nAuthorization = \"hunter2\"\nHost = \"h\"\n\"a b\" = \"c\"\nx = \"ü\"\n\
+             [sinks.e.webhook]\nurl = \"https://h/x\"\nsecret_env = \"A\"\nsecret_file = \"/a\"\nallow = [\"10.0.0.0/33\"]\n"
+        );
+        object_stores: with(
+            "[sinks.b.object_store]\nurl = \"s4://mail\"\n[sinks.c.object_store]\nurl = \"s3://key:hunter2@mail/p\"\n\
+             [sinks.d.object_store]\nurl = \"file://lake\"\nregion = \"x\"\n[sinks.e.object_store]\nurl = \"gs://mail\"\n\
+             access_key_id = \"AK\"\nendpoint = \"http://10.0.0.1\"\n[sinks.f.object_store]\nurl = \"s3://mail/a/\"\n\
+             secret_env = \"S\"\n[sinks.g.object_store]\nurl = \"s3://mail/./a\"\ncredentials_file = \"/g\"\nformat = \"csv\"\n\
+             [sinks.h.object_store]\nurl = \"file:///\"\n[sinks.i.object_store]\nurl = \"s3://mail/a%20b\"\n[sinks.j.object_store]\n"
         );
         filters: with("[streams.b]\nsinks = [\"archive\"]\nfilter = { events = [], subaccounts = [1.5, \"\"], subjects = [\"\"] }\n");
         filter_names: with(
@@ -171,7 +211,20 @@ fn the_example_is_right_and_shows_the_true_defaults() {
         other => panic!("the first sink is a file, not {other:?}"),
     };
     assert_eq!(config::FileOptions { rotate_size: None, ..file(&shown) }, file(&as_shipped));
-    assert_eq!(shown.sinks[2], as_shipped.sinks[2]);
+    let named = |config: &Config, name: &str| config.sinks.iter().find(|sink| sink.name == name).unwrap().clone();
+    assert_eq!(named(&shown, "console"), named(&as_shipped, "console"));
+    let nats = |config: &Config| match named(config, "bus").kind {
+        SinkKind::Nats(bus) => *bus,
+        other => panic!("the bus is NATS, not {other:?}"),
+    };
+    let as_by_default = config::NatsOptions { login: config::NatsLogin::Url, tls: None, ca_file: None, ..nats(&shown) };
+    assert_eq!(as_by_default, nats(&as_shipped));
+    let clickhouse = |config: &Config| match named(config, "olap").kind {
+        SinkKind::Clickhouse(olap) => *olap,
+        other => panic!("the OLAP is ClickHouse, not {other:?}"),
+    };
+    let as_by_default = config::ClickhouseOptions { user: None, password: None, ca_file: None, ..clickhouse(&shown) };
+    assert_eq!(as_by_default, clickhouse(&as_shipped));
 }
 
 /// `key = …` of a line `#key = …`.
@@ -179,6 +232,15 @@ fn activate(line: &str) -> Option<&str> {
     let rest = line.strip_prefix('#')?;
     let key = rest.split(" = ").next().filter(|key| key.len() < rest.len())?;
     key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_').then_some(rest)
+}
+
+#[test]
+fn every_recipe_is_a_whole_configuration() {
+    let page = include_str!("../../docs/recipes.md");
+    let recipes: Vec<&str> =
+        page.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(text, _)| text).collect();
+    assert!(recipes.len() >= 6, "{} recipes", recipes.len());
+    recipes.into_iter().for_each(|recipe| drop(good(recipe)));
 }
 
 #[test]
@@ -191,7 +253,10 @@ fn every_key_of_the_schema_is_in_the_example() {
     keys(&config::schema(), &mut found);
     assert!(found.len() > 35);
     for key in found {
-        let assigned = |line: &str| activate(line).unwrap_or(line).starts_with(&format!("{key} = "));
+        // What excludes another key that is shown stands in words only.
+        let spelt = format!("{key} = ");
+        let assigned =
+            |line: &str| activate(line).unwrap_or(line).starts_with(&spelt) || line.starts_with(&format!("# {spelt}"));
         let header =
             |line: &str| line.starts_with('[') && line.trim_matches(['[', ']']).split('.').any(|part| part == key);
         assert!(EXAMPLE.lines().any(|line| assigned(line) || header(line)), "`{key}` is not in config/example.toml");
@@ -218,6 +283,18 @@ fn the_surroundings_fill_in_what_is_not_typed() {
     assert_eq!(accounts["eu"].key, file("sparkpost-api-key-eu"));
     assert_eq!(accounts["us"].key, KeySource::Missing);
     assert_eq!(accounts["env"].key, KeySource::Env("K".to_owned()));
+
+    // A unit's credentials lie elsewhere for every unit, and a file of one is named without that.
+    let nothing = |_: &str| None;
+    let text = with("[api]\n[accounts.a]\nkey_file = \"$CREDENTIALS_DIRECTORY/a\"\n");
+    assert_eq!(config::parse(&text, "f", &env).unwrap().accounts["a"].key, file("a"));
+    let nowhere = config::parse(&text, "f", &nothing).unwrap().accounts["a"].key.clone();
+    assert_eq!(nowhere, KeySource::File("$CREDENTIALS_DIRECTORY/a".into()));
+    assert!(nowhere.read(&nothing).unwrap_err().hint().contains("LoadCredential="));
+    for typed in ["$CREDENTIALS_DIRECTORY", "$CREDENTIALS_DIRECTORY/", "$CREDENTIALS_DIRECTORY/../a", "$HOME/a"] {
+        let text = with(&format!("[api]\n[accounts.a]\nkey_file = \"{typed}\"\n"));
+        assert!(config::parse(&text, "f", &env).is_err(), "{typed}");
+    }
 }
 
 #[test]

@@ -6,12 +6,13 @@ use sparkspool::core::batch::Limits;
 use sparkspool::core::body::BodySum;
 use sparkspool::core::event::{EventKey, StreamName};
 use sparkspool::core::page::{Page, Row};
+use sparkspool::core::person::Person;
 use sparkspool::core::redact::{Part, Redaction, Rule};
 use sparkspool::core::selection::Selection;
 use sparkspool::core::time::{MINUTE, SECOND, UtcMillis};
 use sparkspool::core::window::Window;
-use sparkspool::daemon::forward::{Forwarder, SinkHealth, Terms};
-use sparkspool::sink::{Batch, Receipt, Refusal, Sink};
+use sparkspool::daemon::forward::{Forwarder, Room, SinkHealth, Terms};
+use sparkspool::sink::{Batch, Receipt, Refusal, Sink, Sought, Taken};
 use sparkspool::store::{DeadLetters, Handle, Mailbox, PageCommit, Position, Reader, Store};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -32,6 +33,10 @@ struct Far {
     accepted: Vec<String>,
     /// All that was ever handed over.
     text: String,
+    /// What happens while the next attempt is under way.
+    meanwhile: Option<BoxFuture<'static, ()>>,
+    /// Who was to be erased, by address and pseudonym.
+    erased: Vec<(String, Option<String>)>,
 }
 
 type Shared = Arc<Mutex<Far>>;
@@ -56,7 +61,18 @@ impl Sink for Recorder {
                 Ok(Receipt(format!("{} accepted", far.accepted.len())))
             }
         };
-        Box::pin(async { answer })
+        let meanwhile = far.meanwhile.take();
+        Box::pin(async {
+            if let Some(meanwhile) = meanwhile {
+                meanwhile.await;
+            }
+            answer
+        })
+    }
+
+    fn erase<'a>(&'a mut self, sought: &'a Sought<'a>) -> BoxFuture<'a, Result<Option<Taken>, Refusal>> {
+        self.far.lock().unwrap().erased.push((sought.person.address().to_owned(), sought.pseudonym.clone()));
+        Box::pin(async { Ok(Some(Taken { rows: 1, remains: false })) })
     }
 
     fn check(&mut self) -> BoxFuture<'_, Result<(), Refusal>> {
@@ -142,6 +158,7 @@ impl World {
             follows: vec![StreamName::new("all").unwrap()],
             streams: BTreeMap::new(),
             captured: self.captured.subscribe(),
+            room: Room::default(),
             tally: Arc::default(),
             now: Arc::new(|| UtcMillis::parse(NOON).unwrap()),
             health: self.health.clone(),
@@ -407,4 +424,35 @@ async fn a_rate_limit_is_kept() {
     world.forward(false).await;
     assert!(begin.elapsed() >= Duration::from_millis(750), "{:?}", begin.elapsed());
     assert_eq!(world.accepted(), ids(0..40));
+}
+
+/// What was read ahead before an erasure holds the person, and must not be handed over after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_person_is_handed_over_after_the_sink_was_told_to_erase_them() {
+    for knows_batches in [true, false] {
+        let mut world = World::limited(2);
+        world.terms.redaction =
+            Arc::new(|| Ok(Some(Arc::new(Redaction::new(&[(Part::Recipient, Rule::Hmac)], b"key")))));
+        world.terms.selection = types(&["opened", "bounced"]);
+        world.capture_with(0..4, r#","rcpt_to":"ann@example.org""#).await;
+        world.capture_with(4..8, r#","rcpt_to":"bob@example.org""#).await;
+        let (store, dir) = (world.store.clone(), world.dir().to_owned());
+        world.far.lock().unwrap().meanwhile = Some(Box::pin(async move {
+            let ann = Person::new("Ann@example.org").unwrap();
+            let id = Mailbox::open(&dir).unwrap().add_erasure(&ann, noon()).unwrap();
+            while store.write(move |store| store.sweep(id, noon())).await.unwrap() {}
+        }));
+        world.forward(knows_batches).await;
+        let pseudonym = Redaction::new(&[(Part::Recipient, Rule::Hmac)], b"key").pseudonym("ann@example.org");
+        assert_eq!(world.far.lock().unwrap().erased, [("ann@example.org".to_owned(), pseudonym)], "asked once");
+        // Two had been handed over before; then the others, and a tombstone for each event, whatever the sink selects.
+        let accepted = world.accepted();
+        assert_eq!(accepted[..2], ids(0..2), "{knows_batches}");
+        assert_eq!(accepted[2..], [ids(4..8), ids(0..4)].concat(), "{knows_batches}");
+        let text = world.far.lock().unwrap().text.clone();
+        assert_eq!(text.matches("\"tombstone\"").count(), 4, "{text}");
+        let reader = Reader::open(world.dir()).unwrap();
+        let orders = reader.orders("far").unwrap();
+        assert_eq!((orders.erasure, reader.in_flight("far").unwrap()), (None, None));
+    }
 }

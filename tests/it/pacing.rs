@@ -25,7 +25,7 @@ fn virtual_time() -> TimeSource {
     let start = tokio::time::Instant::now();
     let monotonic = move || i64::try_from(start.elapsed().as_millis()).unwrap();
     let wall = move || UtcMillis::from_secs(1_794_000_000).plus(monotonic());
-    TimeSource { wall: Arc::new(wall), monotonic: Arc::new(monotonic) }
+    TimeSource { wall: Arc::new(wall), monotonic: Arc::new(monotonic), boot: "".into() }
 }
 
 /// What an API says at an instant, in milliseconds since the start.

@@ -1,8 +1,8 @@
 //! The postgres sink against a real server: rows, repeats, revisions and twins, a writer that was replaced, connections that
 //! end at any moment, TLS, and the whole program killed. It exists because each of these decides between once and twice.
 
+use crate::support::killed::{OwnServer, killed_while_it_forwards};
 use crate::support::postgres::{Database, options_at};
-use crate::support::program::{Program, ended, events, stderr};
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
 use sparkspool::simulator::Dialect;
@@ -231,15 +231,8 @@ async fn a_server_that_crashes_and_comes_back_has_everything_once() {
     if Database::new().is_none() {
         return;
     }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/postgres.sh");
-    let dir =
-        tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
-    let run = |what: &str| {
-        let output = std::process::Command::new(script).arg(what).arg(dir.path().join("pg")).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    let database = Database::of_server(run("start"));
+    let server = OwnServer::start("postgres");
+    let database = Database::of_server(server.url.clone());
     let (mut sink, _) = opened(database.options(), None).await;
     let raws = numbered(0..20_000);
     let mut refused = 0;
@@ -250,44 +243,48 @@ async fn a_server_that_crashes_and_comes_back_has_everything_once() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         if number % 7 == 3 {
-            let (script, dir) = (script.to_owned(), dir.path().join("pg"));
-            tokio::task::spawn_blocking(move || {
-                std::process::Command::new(script).arg("restart").arg(dir).output().unwrap();
-            });
+            drop(server.restart());
         }
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(database.number(COUNT), 20_000);
-    drop(database);
-    run("stop");
     assert!(refused > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_killed_while_it_forwards_leaves_every_event_once() {
     let Some(database) = Database::new() else { return };
-    let program = Program::new(events(20_000), "page_size = 500", "").await;
-    let sink = "[sinks.file]\nbatch_events = 200\n[sinks.file.postgres]\nurl_env = 'PG_URL'\ntls = 'disable'\n#";
-    let (before, _) = program.world.config.split_once("[sinks.file.file]").unwrap();
-    std::fs::write(&program.config, format!("{before}{sink}")).unwrap();
-    let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
-    let command = || {
-        let mut command = program.command(&["backfill", "--from", &from, "--to", &to]);
-        command.env("PG_URL", database.url());
-        command
-    };
-    let mut kills = 0;
-    for _ in 0..12 {
-        let mut child = command().spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..900))).await;
-        kills += u32::from(child.try_wait().unwrap().is_none());
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-    let last = ended(command().spawn().unwrap()).await;
-    assert!(last.status.success(), "{}", stderr(&last));
+    let sink = "[sinks.file]\nbatch_events = 200\n[sinks.file.postgres]\nurl_env = 'PG_URL'\ntls = 'disable'";
+    let (program, _) = killed_while_it_forwards(sink, &[("PG_URL", &database.url())]).await;
     let truth: u32 = program.world.truth(Dialect::Events).values().sum();
     assert_eq!(database.number(COUNT), i64::from(truth));
     assert_eq!(database.number("SELECT count(DISTINCT raw::text) FROM sparkpost_events"), i64::from(truth));
-    assert!(kills >= 3, "only {kills} runs were killed before their end");
+}
+
+#[tokio::test]
+async fn a_tombstone_deletes_its_event_and_a_person_is_deleted_wherever_a_row_names_them() {
+    let Some(database) = Database::new() else { return };
+    let (mut sink, _) = opened(database.options(), None).await;
+    let of = |id: u32, address: &str| {
+        format!(r#"{{"type":"open","event_id":"{id}","timestamp":"2026-11-12T10:00:00Z","rcpt_to":"{address}"}}"#)
+    };
+    let quoted = of(4, "bob@example.org").replace("\"}", r#"","raw_reason":"ask \u0041nn@example.org"}"#);
+    let raws = [of(1, "Ann@Example.org"), of(2, "joann@example.org"), of(3, "0a1b"), quoted, of(5, "eve@example.org")];
+    write(&mut sink, &texts(&raws)).await.unwrap();
+    let nameless = r#"{"type":"open","timestamp":1}"#;
+    write(&mut sink, &[nameless, nameless]).await.unwrap();
+
+    let stone = |raw: &str| sparkspool::core::erased::tombstone(raw, second(9));
+    let stones = [stone(&raws[4]), stone(nameless), stone(&of(9, "never@example.org"))];
+    for _ in 0..2 {
+        write_at(&mut sink, &texts(&stones), 5, false, false).await.unwrap();
+        assert_eq!(database.column("SELECT id FROM sparkpost_events ORDER BY seq"), ["1", "2", "3", "4"]);
+    }
+    let person = sparkspool::core::person::Person::new("ann@example.org").unwrap();
+    let sought = sparkspool::sink::Sought { person: &person, pseudonym: Some("0a1b".to_owned()) };
+    let taken = [sink.erase(&sought).await.unwrap(), sink.erase(&sought).await.unwrap()];
+    assert_eq!(taken.map(|taken| taken.unwrap().rows), [3, 0]);
+    assert_eq!(database.column("SELECT id FROM sparkpost_events ORDER BY seq"), ["2"]);
+    write(&mut sink, &texts(&numbered(20..30))).await.unwrap();
+    assert_eq!(database.number(COUNT), 11);
 }

@@ -184,3 +184,64 @@ async fn a_network_that_is_not_there_ends_a_command_with_its_code() {
         assert!(stderr(&output).contains(says), "{}", stderr(&output));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_came_to_is_one_json_object_on_stdout_where_that_is_wanted() {
+    let program = Program::new(events(500), "", "every = '1s'\nstart = '8h'").await;
+    let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
+    let json = |output: &std::process::Output| -> serde_json::Value {
+        assert!(output.status.success(), "{}", stderr(output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let range = ["--from", &from, "--to", &to, "--json"];
+    let forecast = json(&program.run(&[&["backfill", "--dry-run"], &range[..]].concat()).await);
+    let truth = program.world.truth(Dialect::Events).values().sum::<u32>();
+    assert_eq!(forecast["streams"][0]["events"], truth);
+
+    let output = program.run(&[&["backfill"], &range[..]].concat()).await;
+    let report = json(&output);
+    let stream = &report["streams"][0];
+    assert_eq!((&stream["stream"], &stream["outcome"]), (&"all".into(), &"complete".into()), "{report}");
+    assert_eq!((&stream["from"], &stream["to"]), (&from.clone().into(), &to.clone().into()));
+    assert_eq!([&stream["stored"], &stream["total"], &report["work"]["captured"]], [truth; 3]);
+    assert!(stderr(&output).contains("accounted for"), "{}", stderr(&output));
+
+    let report = json(&program.run(&["once", "--json"]).await);
+    assert_eq!((&report["streams"][0]["outcome"], &report["work"]["captured"]), (&"complete".into(), &0.into()));
+    let replay = ["replay", "--sink", "file"];
+    let counted = json(&program.run(&[&replay[..], &["--dry-run"], &range[..]].concat()).await);
+    assert_eq!((&counted["events"], &counted["dry_run"]), (&truth.into(), &true.into()));
+    let replayed = json(&program.run(&[&replay[..], &range[..]].concat()).await);
+    assert_eq!((&replayed["events"], &replayed["dry_run"]), (&truth.into(), &false.into()));
+
+    let daemon = program.spawn(&["run"]);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while json(&program.run(&["status", "--json"]).await)["daemon"].is_null() {
+        assert!(Instant::now() < deadline, "the daemon does not run");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let handed = json(&program.run(&[&["backfill"], &range[..]].concat()).await);
+    assert_eq!((&handed["streams"][0]["outcome"], &handed["work"]), (&"complete".into(), &().into()), "{handed}");
+    signal(&daemon, "-INT");
+    assert_eq!(ended(daemon).await.status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_says_what_failed_and_is_refused_where_events_have_stdout() {
+    let program = Program::new(events(10), "", "every = '1s'").await;
+    let mut command = program.command(&["once", "--json"]);
+    command.env("SPARKPOST_API_KEY", "wrong");
+    let output = crate::support::program::output(command).await;
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["streams"][0]["outcome"]), (Some(77), &"failed".into()), "{report}");
+    assert!(!report.to_string().contains("wrong"), "{report}");
+
+    let (before, _) = program.world.config.split_once("[sinks.file.file]").unwrap();
+    std::fs::write(&program.config, format!("{before}[sinks.file.stdout]\n")).unwrap();
+    for command in ["once", "backfill"] {
+        let bounds: &[&str] = if command == "once" { &[] } else { &["--since", "1h"] };
+        let output = program.run(&[&[command, "--json"], bounds].concat()).await;
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(2), &b""[..]), "{}", stderr(&output));
+        assert!(stderr(&output).contains("stdout carries the events of sink `file`"), "{}", stderr(&output));
+    }
+}

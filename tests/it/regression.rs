@@ -2,9 +2,12 @@
 //! It exists so that what was mended stays mended, told apart from the simulator, whose oddities are all known.
 
 use crate::support::oddity::{Oddity, Query, events, once};
+use crate::support::program::Program;
+use crate::support::world::population;
 use sparkspool::core::BoxFuture;
 use sparkspool::core::time::{SECOND, UtcMillis};
-use sparkspool::daemon::forward::Forwarder;
+use sparkspool::daemon::forward::{Forwarder, Room};
+use sparkspool::simulator::Options;
 use sparkspool::sink::{Batch, Receipt, Refusal, Sink};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -157,6 +160,7 @@ async fn a_drain_into_a_sink_that_stays_full_ends() {
         follows: vec![stream.name.clone()],
         streams: std::collections::BTreeMap::new(),
         captured,
+        room: Room::default(),
         tally: Arc::default(),
         now: Arc::new(|| UtcMillis::from_secs(1_793_600_000)),
         health: Arc::clone(&health),
@@ -168,4 +172,19 @@ async fn a_drain_into_a_sink_that_stays_full_ends() {
     tokio::time::timeout(Duration::from_secs(40), forwarder.run()).await.expect("a drain ends").unwrap();
     let trouble: Option<(String, String)> = health.lock().unwrap().trouble.clone();
     assert!(trouble.unwrap().0.contains("no space"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_all_no_events_are_told_of_and_not_called_known() {
+    let wrapped = |(at, row)| (at, format!(r#"{{"msys":{{"message_event":{row}}}}}"#));
+    let api = Oddity::new(events(20).into_iter().map(wrapped).collect(), "", Query::honest).await;
+    let program = Program::new(Options::new(population(1, 0)), "", "").await;
+    program.reconfigure("url = 'http://127.0.0.1:", &format!("dialect = 'events'\nurl = '{}' #", api.url()));
+    let output = program.run(&["backfill", "--since", "1h"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("20 set aside as no event") && said.contains("`sparkspool dead-letters` shows them"),
+        "{said}"
+    );
+    assert!(!said.contains("captured and forwarded before"), "{said}");
 }

@@ -17,8 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub(crate) fn client(allow: &[&str]) -> Client {
-    let second = Duration::from_secs(1);
-    let limits = Limits { connect: second, idle: second, request: 2 * second, body_max: 1 << 20 };
+    // Long enough for a busy machine, short enough to wait for those that never answer.
+    let wait = Duration::from_secs(2);
+    let limits = Limits { connect: wait, idle: wait, request: 2 * wait, body_max: 1 << 20 };
     let blocks: Vec<Block> = allow.iter().map(|block| Block::parse(block).unwrap()).collect();
     Client::guarded(limits, None, Guard::new(&blocks)).unwrap()
 }
@@ -28,6 +29,7 @@ pub(crate) fn options(url: &str) -> Options {
         url: url.parse().unwrap(),
         format: Format::Raw,
         single: false,
+        concurrency: 1,
         gzip: false,
         headers: Vec::new(),
         bearer: None,
@@ -186,6 +188,24 @@ async fn events_that_go_one_by_one_are_not_repeated_when_a_later_one_fails() {
     assert_eq!(bodies, [RAWS[0], RAWS[1], RAWS[1], RAWS[1], RAWS[2]]);
     let id = |index: usize| seen[index].header("webhook-id");
     assert!(id(1) == id(3) && id(0) != id(1) && id(3) != id(4));
+}
+
+/// The first four requests are answered once all four are there, two of them with a refusal.
+#[tokio::test]
+async fn events_that_go_side_by_side_are_each_taken_once_and_what_is_refused_comes_again() {
+    let receiver = Receiver::crowd(4);
+    let mut sink = sink(Options { single: true, concurrency: 4, ..options(&receiver.url()) });
+    let raws: Vec<String> = (0..8).map(|id| RAWS[0].replace("\"1\"", &format!("\"1{id}\""))).collect();
+    let raws: Vec<&str> = raws.iter().map(String::as_str).collect();
+    receiver.answer(&[Answer::Status(200, &[]), Answer::Status(400, &[]), Answer::Status(503, &[])]);
+    assert!(is_later(&write(&mut sink, &raws).await), "what passes by itself comes before what never will");
+    write(&mut sink, &raws).await.unwrap();
+    let seen = receiver.seen();
+    let mut posts = std::collections::BTreeMap::<_, u32>::new();
+    seen.iter().for_each(|request| *posts.entry(request.body()).or_default() += 1);
+    assert_eq!(posts.len(), 8);
+    let again = posts.values().filter(|times| **times == 2).count();
+    assert!(again == 2 && seen.len() == 10, "{posts:?}");
 }
 
 #[tokio::test]

@@ -35,14 +35,10 @@ pub(super) fn list(reader: &Reader, streams: &[Stream], since: Option<UtcMillis>
     for stream in streams {
         listed.extend(of(reader, stream.name.as_str(), since)?);
     }
-    let mut out = std::io::stdout().lock();
-    output::written(if json {
-        serde_json::to_writer_pretty(&mut out, &serde_json::json!({ "certificates": listed }))
-            .map_err(Into::into)
-            .and_then(|()| writeln!(out))
-    } else {
-        out.write_all(text(&listed).as_bytes())
-    })
+    if json {
+        return output::json(&serde_json::json!({ "certificates": listed }));
+    }
+    output::written(std::io::stdout().lock().write_all(text(&listed).as_bytes()))
 }
 
 fn of(reader: &Reader, stream: &str, since: Option<UtcMillis>) -> Result<Vec<Listed>, StoreError> {

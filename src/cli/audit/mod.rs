@@ -4,7 +4,7 @@
 mod certificates;
 mod heal;
 mod print;
-mod timeline;
+pub(super) mod timeline;
 
 use super::exit::{Code, Failure};
 use super::output;
@@ -13,19 +13,19 @@ use super::range::{chosen, instant};
 use super::{Global, PATIENCE, surroundings};
 use crate::config::{Config, Stream};
 use crate::core::hours::{Hour, Known, Standing, hours};
-use crate::core::plan::{end, horizon};
-use crate::core::time::{HOUR, MINUTE, Millis, UtcMillis};
+use crate::core::plan::horizon;
+use crate::core::time::{MINUTE, UtcMillis};
 use crate::core::window::{Coverage, Window};
 use crate::daemon::audit::{Comparison, Doubt, MARGIN, comparable, compare};
 use crate::daemon::clock::TimeSource;
 use crate::daemon::engine::fingerprint;
 use crate::daemon::ingest::dialect_key;
+use crate::daemon::report::due;
 use crate::daemon::tally::Tally;
 use crate::daemon::upstream::Upstream;
 use crate::store::{Reader, StreamSummary};
 use clap::Args;
 use serde::{Serialize, Serializer};
-use std::io::Write as _;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -49,9 +49,6 @@ pub(super) struct Options {
     json: bool,
 }
 
-/// What became due only so long ago may still be unread: a tick takes its time, and is written down with the next ones.
-const STILL_FRESH: Millis = HOUR;
-
 /// Runs the command.
 pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let config = global.load()?;
@@ -72,7 +69,7 @@ pub(super) async fn run(global: &Global, options: &Options) -> Result<(), Failur
             report = auditor.all(&streams).await?;
         }
     }
-    output::written(report.write(options.json))?;
+    report.write(options.json)?;
     report.verdict(options.heal)
 }
 
@@ -179,6 +176,7 @@ impl Auditor<'_> {
         let remembered = self.reader.meta(&dialect_key(stream.name.as_str()))?;
         let asker = self.upstream.asker(stream, self.tally.clone(), CancellationToken::new(), remembered.as_deref());
         let asker = asker.ok_or_else(|| Failure::new(Code::Bug, "no such account", "report this"))?;
+        asker.account.recall_from(self.reader, &stream.account)?;
         asker.greet(stream.settle).await?;
         let now = asker.account.clock.now();
         let oldest = horizon(now).plus(MARGIN);
@@ -198,15 +196,6 @@ impl Auditor<'_> {
         }
         Ok(Audited::of(stream, summary, whole, oldest, stored, &comparison))
     }
-}
-
-/// The end of what must have been read by now: of all that has settled, or, where the stream keeps its schedule, of what it
-/// has read.
-fn due(stream: &Stream, summary: &StreamSummary, now: UtcMillis) -> UtcMillis {
-    let read = summary.coverage.windows().last().map_or(summary.floor, |last| last.to().max(summary.floor));
-    let next = stream.schedule.next_after(read.plus(stream.settle));
-    let is_overdue = next.is_some_and(|next| next.plus(STILL_FRESH) < now);
-    if is_overdue { end(now, stream.settle, MINUTE) } else { read.floor(MINUTE) }
 }
 
 impl Audited {
@@ -297,13 +286,11 @@ impl Report {
         streams.iter().zip(&self.streams).flat_map(windows).collect()
     }
 
-    fn write(&self, json: bool) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
+    fn write(&self, json: bool) -> Result<(), Failure> {
         if json {
-            serde_json::to_writer_pretty(&mut out, self)?;
-            return writeln!(out);
+            return output::json(self);
         }
-        print::print(self, &mut out)
+        output::written(print::print(self, &mut std::io::stdout().lock()))
     }
 
     /// 65 where something is short, lost, unread or unproven.

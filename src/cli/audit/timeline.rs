@@ -18,7 +18,7 @@ const LOOKS: [(Standing, char, &str, &str); 5] = [
 const PLAIN: &str = "\x1b[0m";
 
 /// The lines of `hours`, which follow each other without a hole; with `colours`, for a terminal.
-pub(super) fn lines(hours: &[Hour], colours: bool) -> Vec<String> {
+pub(in crate::cli) fn lines(hours: &[Hour], colours: bool) -> Vec<String> {
     let Some(first) = hours.first().map(|hour| hour.from.floor(DAY)) else { return Vec::new() };
     let days = hours.last().map_or(0, |last| last.from.since(first) / DAY + 1);
     let days: Vec<UtcMillis> = (0..days).map(|day| first.plus(day * DAY)).collect();
@@ -32,7 +32,7 @@ pub(super) fn lines(hours: &[Hour], colours: bool) -> Vec<String> {
 }
 
 /// What the letters mean.
-pub(super) fn legend(colours: bool) -> String {
+pub(in crate::cli) fn legend(colours: bool) -> String {
     let words = LOOKS.map(|(standing, _, word, _)| format!("{} {word}", looks(standing, colours)));
     format!("  {}   one letter an hour, UTC", words.join("  "))
 }

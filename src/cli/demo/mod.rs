@@ -91,10 +91,7 @@ pub(super) async fn run(_: &Global, options: &Options) -> Result<(), Failure> {
 fn steady(system: &TimeSource) -> TimeSource {
     let offset = (system.wall)().as_millis() - (system.monotonic)();
     let monotonic = system.monotonic.clone();
-    TimeSource {
-        wall: Arc::new(move || UtcMillis::from_millis(monotonic() + offset)),
-        monotonic: system.monotonic.clone(),
-    }
+    TimeSource { wall: Arc::new(move || UtcMillis::from_millis(monotonic() + offset)), ..system.clone() }
 }
 
 /// A reader of stdout that has gone away is none of our trouble.

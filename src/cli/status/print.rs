@@ -2,10 +2,10 @@
 //! trouble with its way out. It exists apart so that gathering knows nothing of layout.
 
 use super::super::text::{bytes, counted, grouped};
-use super::{Account, Report, Sink, Stream};
 use crate::core::time::{UtcMillis, humane};
 use crate::daemon::board::HELD;
 use crate::daemon::clock::TOLERANCE;
+use crate::daemon::report::{Account, Reach, Report, Sink, Stream};
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use std::io::Write;
 
@@ -40,7 +40,7 @@ const PLAIN: &str = "\x1b[0m";
 
 impl Report {
     /// Writes the whole report; with `colours`, for a terminal.
-    pub(super) fn print(&self, out: &mut impl Write, colours: bool) -> std::io::Result<()> {
+    pub(in crate::cli) fn print(&self, out: &mut impl Write, colours: bool) -> std::io::Result<()> {
         let mut text = self.head();
         text.push_str(&format!("\n{}\n", self.streams()));
         text.push_str(&format!("\n{}\n", self.sinks()));
@@ -76,7 +76,7 @@ impl Report {
             ["stream", "captured", "late", "read up to (UTC)", "behind", "expires in", "unverified", "gaps", "API"];
         let mut table = table(&headings, &[1, 2, 4, 5, 6, 7]);
         for one in &self.streams {
-            let reach = |of: fn(&super::Reach) -> String| one.reach.as_ref().map_or_else(dash, of);
+            let reach = |of: fn(&Reach) -> String| one.reach.as_ref().map_or_else(dash, of);
             table.add_row([
                 one.name.clone(),
                 grouped(one.captured),

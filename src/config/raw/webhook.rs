@@ -22,6 +22,9 @@ pub struct RawWebhook {
     pub include_raw: Option<bool>,
     /// Whether each event is a request of its own, instead of an array of events. Default: false.
     pub single: bool,
+    /// Requests in flight at once, with `single`; with more than one, events are out of order. Range: 1 to 64. Default: 1.
+    #[schemars(range(min = 1, max = 64))]
+    pub concurrency: u32,
     /// Whether bodies are compressed with gzip. Default: false.
     pub gzip: bool,
     /// Further headers, none of them secret.
@@ -72,6 +75,7 @@ impl Default for RawWebhook {
             format: RawFormat::Normalized,
             include_raw: None,
             single: false,
+            concurrency: 1,
             gzip: false,
             headers: BTreeMap::new(),
             bearer_env: None,

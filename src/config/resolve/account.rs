@@ -2,32 +2,24 @@
 //! password in a URL, a key where its variable's name should stand.
 
 use super::Reader;
-use crate::config::Env;
 use crate::config::document::Place;
+use crate::config::key::DEFAULT_KEY_ENV;
 use crate::config::raw::{RawAccount, RawConfig, RawDialect};
 use crate::config::resolved::{Account, DialectChoice, KeySource};
 use crate::core::time::{HOUR, MINUTE, SECOND};
 use std::collections::BTreeMap;
-use std::path::Path;
 use url::{Host, Url};
 
 /// The account that `[api]` describes.
 pub(super) const DEFAULT: &str = "default";
-/// The variable that holds the default account's key unless another source is named.
-const DEFAULT_KEY_ENV: &str = "SPARKPOST_API_KEY";
 const DEFAULT_URL: &str = "https://api.sparkpost.com";
 
-pub(super) fn accounts(
-    raw: &RawConfig,
-    root: &Place<'_>,
-    env: &Env<'_>,
-    read: &mut Reader<'_, '_>,
-) -> BTreeMap<String, Account> {
+pub(super) fn accounts(raw: &RawConfig, root: &Place<'_>, read: &mut Reader<'_, '_>) -> BTreeMap<String, Account> {
     let mut accounts = BTreeMap::new();
     let asked_for = raw.accounts.is_empty() || raw.streams.values().any(|stream| stream.account == DEFAULT);
     if raw.api.is_some() || asked_for {
         let typed = raw.api.clone().unwrap_or_default();
-        accounts.insert(DEFAULT.to_owned(), account(DEFAULT, &typed, &root.key("api"), env, read));
+        accounts.insert(DEFAULT.to_owned(), account(DEFAULT, &typed, &root.key("api"), read));
     }
     for (name, typed) in &raw.accounts {
         let place = root.key("accounts").key(name);
@@ -36,17 +28,17 @@ pub(super) fn accounts(
             problem.label("this name is taken").help("write these keys under `[api]`");
         }
         read.name("an account", name, &place);
-        accounts.insert(name.clone(), account(name, typed, &place, env, read));
+        accounts.insert(name.clone(), account(name, typed, &place, read));
     }
     accounts
 }
 
-fn account(name: &str, raw: &RawAccount, place: &Place<'_>, env: &Env<'_>, read: &mut Reader<'_, '_>) -> Account {
+fn account(name: &str, raw: &RawAccount, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Account {
     let timeouts = 100..=10 * MINUTE;
     Account {
         name: name.to_owned(),
         url: url(raw, place, read),
-        key: key(name, raw, place, env, read),
+        key: key(name, raw, place, read),
         dialect: match raw.dialect {
             RawDialect::Auto => DialectChoice::Auto,
             RawDialect::Events => DialectChoice::Events,
@@ -66,15 +58,15 @@ fn account(name: &str, raw: &RawAccount, place: &Place<'_>, env: &Env<'_>, read:
 
 /// Where the key is: as typed, else the systemd credential of the account's name, else, for the default account, the
 /// variable that every example of the vendor uses.
-fn key(name: &str, raw: &RawAccount, place: &Place<'_>, env: &Env<'_>, read: &mut Reader<'_, '_>) -> KeySource {
+fn key(name: &str, raw: &RawAccount, place: &Place<'_>, read: &mut Reader<'_, '_>) -> KeySource {
     let (env_place, file_place) = (place.key("key_env"), place.key("key_file"));
     match (&raw.key_env, &raw.key_file) {
         (Some(_), Some(file)) => {
             let problem = read.problems.key(&file_place, "`key_env` and `key_file` exclude each other");
             problem.label("second source").related(env_place.key_span(), "first source").help("leave one of them out");
-            KeySource::File(read.path(file, &file_place))
+            KeySource::File(read.secret(file, &file_place))
         }
-        (None, Some(file)) => KeySource::File(read.path(file, &file_place)),
+        (None, Some(file)) => KeySource::File(read.secret(file, &file_place)),
         (Some(variable), None) => {
             if !is_variable(variable) {
                 // What stands here may be the key itself: it is not repeated.
@@ -85,16 +77,14 @@ fn key(name: &str, raw: &RawAccount, place: &Place<'_>, env: &Env<'_>, read: &mu
             }
             KeySource::Env(variable.clone())
         }
-        (None, None) => default_key(name, env),
+        (None, None) => default_key(name, read),
     }
 }
 
-fn default_key(name: &str, env: &Env<'_>) -> KeySource {
+fn default_key(name: &str, read: &Reader<'_, '_>) -> KeySource {
     let credential = if name == DEFAULT { "sparkpost-api-key".to_owned() } else { format!("sparkpost-api-key-{name}") };
-    let directory = env("CREDENTIALS_DIRECTORY").filter(|directory| !directory.is_empty());
-    let found = directory.map(|directory| Path::new(&directory).join(credential)).filter(|path| path.is_file());
-    match found {
-        Some(path) => KeySource::File(path),
+    match read.credential(&credential) {
+        Some(found) => found,
         None if name == DEFAULT => KeySource::Env(DEFAULT_KEY_ENV.to_owned()),
         None => KeySource::Missing,
     }

@@ -2,6 +2,11 @@
 //! whatever cannot be right is collected as a problem while the rest goes on.
 
 mod account;
+mod clickhouse;
+mod http;
+mod kafka;
+mod nats;
+mod objects;
 mod postgres;
 mod sink;
 mod stream;
@@ -9,9 +14,10 @@ mod webhook;
 
 use super::Env;
 use super::document::Place;
+use super::key::{CREDENTIALS_PREFIX, credentials};
 use super::problem::{Problem, Problems};
 use super::raw::{RawConfig, RawSpool};
-use super::resolved::{Config, Spool};
+use super::resolved::{Config, KeySource, Spool};
 use crate::core::duration::{duration_text, parse_duration, parse_size, size_text};
 use crate::core::event::StreamName;
 use crate::core::nearest::nearest;
@@ -22,8 +28,8 @@ use std::path::PathBuf;
 /// What `raw` means. Where it cannot be right a problem is recorded and a default stands in, so the result is worth
 /// something only if no problem was found.
 pub(super) fn resolve(raw: &RawConfig, root: &Place<'_>, env: &Env<'_>, problems: &mut Problems<'_>) -> Config {
-    let mut read = Reader { problems };
-    let accounts = account::accounts(raw, root, env, &mut read);
+    let mut read = Reader { problems, credentials: credentials(env) };
+    let accounts = account::accounts(raw, root, &mut read);
     let streams = stream::streams(raw, root, &accounts, &mut read);
     let data_dir = data_dir(raw, root, env, &mut read);
     let sinks = sink::sinks(raw, root, &data_dir, &streams, &mut read);
@@ -33,6 +39,7 @@ pub(super) fn resolve(raw: &RawConfig, root: &Place<'_>, env: &Env<'_>, problems
         accounts,
         streams,
         sinks,
+        http: http::options(&raw.http, &root.key("http"), &mut read),
         spool: spool(&raw.spool, &root.key("spool"), &mut read),
         drain_timeout: read.duration(drain.0, drain.1, 0..=10 * MINUTE),
         file: None,
@@ -58,6 +65,8 @@ fn spool(raw: &RawSpool, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Spool 
 /// Reads texts into values, and records what cannot be read.
 struct Reader<'p, 't> {
     problems: &'p mut Problems<'t>,
+    /// Where systemd has put credentials, if it has.
+    credentials: Option<PathBuf>,
 }
 
 impl Reader<'_, '_> {
@@ -96,6 +105,23 @@ impl Reader<'_, '_> {
             }
         }
         least
+    }
+
+    /// The credential of this name, where systemd has handed it in.
+    fn credential(&self, name: &str) -> Option<KeySource> {
+        let path = self.credentials.as_ref()?.join(name);
+        path.is_file().then_some(KeySource::File(path))
+    }
+
+    /// A file that holds a secret: a path as typed, or one within the directory in which systemd hands in credentials, which is
+    /// another one for each unit. Where there is no such directory the path stays as it is, and reading it says why that fails.
+    fn secret(&mut self, typed: &str, place: &Place<'_>) -> PathBuf {
+        match typed.strip_prefix(CREDENTIALS_PREFIX) {
+            Some(name) if !name.is_empty() && !name.contains(['/', '$', '\0']) => {
+                self.credentials.as_ref().map_or_else(|| PathBuf::from(typed), |directory| directory.join(name))
+            }
+            _ => self.path(typed, place),
+        }
     }
 
     /// A path as typed: nothing is expanded in it.

@@ -2,21 +2,25 @@
 //! this file and the raw types, and nothing else of the configuration.
 
 use super::Reader;
-use super::postgres;
+use super::clickhouse;
+use super::kafka;
+use super::nats;
 use super::webhook::{self, key_source};
+use super::{objects, postgres};
 use crate::config::document::Place;
 use crate::config::raw::{
     RawCompress, RawConfig, RawFile, RawFilterValue, RawFormat, RawRotate, RawRule, RawSink, RawSinkStart, RawSqlite,
     RawStdout,
 };
 use crate::config::resolved::{
-    Compress, FileOptions, Format, Rotate, SinkConfig, SinkKind, SinkStart, SqliteOptions, StdoutOptions, Stream,
+    Compress, FileOptions, Format, ObjectPlace, Rotate, SinkConfig, SinkKind, SinkStart, SqliteOptions, StdoutOptions,
+    Stream,
 };
 use crate::core::batch::Limits;
 use crate::core::nearest::nearest;
 use crate::core::redact::{Part, Rule};
 use crate::core::selection::Selection;
-use crate::core::time::HOUR;
+use crate::core::time::{HOUR, MINUTE, SECOND};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Component, Path};
@@ -60,6 +64,7 @@ pub(super) fn sinks(
         });
     }
     same_place(&sinks, root, streams, read);
+    kafka::one_producer_for_each_id(&sinks, root, read);
     sinks
 }
 
@@ -72,8 +77,17 @@ fn kind(raw: &RawSink, place: &Place<'_>, data_dir: &Path, read: &mut Reader<'_,
     let stdout = raw.stdout.as_ref().map(stdout);
     let webhook = raw.webhook.as_ref().map(|raw| webhook::options(raw, &place.key("webhook"), read));
     let postgres = raw.postgres.as_ref().map(|raw| postgres::options(raw, &place.key("postgres"), read));
+    let kafka = raw.kafka.as_ref().map(|raw| kafka::options(raw, &place.key("kafka"), read));
     let webhook = webhook.map(|options| SinkKind::Webhook(Box::new(options)));
-    file.or(sqlite).or(stdout).or(webhook).or(postgres.map(|options| SinkKind::Postgres(Box::new(options))))
+    let postgres = postgres.map(|options| SinkKind::Postgres(Box::new(options)));
+    let kafka = kafka.map(|options| SinkKind::Kafka(Box::new(options)));
+    let nats = raw.nats.as_ref().map(|raw| nats::options(raw, &place.key("nats"), read));
+    let nats = nats.map(|options| SinkKind::Nats(Box::new(options)));
+    let clickhouse = raw.clickhouse.as_ref().map(|raw| clickhouse::options(raw, &place.key("clickhouse"), read));
+    let clickhouse = clickhouse.map(|options| SinkKind::Clickhouse(Box::new(options)));
+    let objects = raw.object_store.as_ref().map(|raw| objects::options(raw, &place.key("object_store"), read));
+    let objects = objects.map(|options| SinkKind::ObjectStore(Box::new(options)));
+    file.or(sqlite).or(stdout).or(webhook).or(postgres).or(kafka).or(nats).or(clickhouse).or(objects)
 }
 
 fn selection(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Selection {
@@ -135,10 +149,17 @@ fn fields(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Vec<(P
 
 fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Limits {
     let usual = match kind {
-        SinkKind::File(_) | SinkKind::Sqlite(_) | SinkKind::Stdout(_) | SinkKind::Postgres(_) => {
-            Limits { events: 10_000, bytes: 8 << 20, age: 0 }
-        }
+        // Larger ones are no faster, and two of them are in memory.
+        SinkKind::File(_) | SinkKind::Stdout(_) => Limits { events: 10_000, bytes: 2 << 20, age: 0 },
+        SinkKind::Sqlite(_) | SinkKind::Postgres(_) => Limits { events: 10_000, bytes: 8 << 20, age: 0 },
+        SinkKind::Kafka(_) => Limits { events: 10_000, bytes: 4 << 20, age: 0 },
+        // Each insert is a part on the server's disk: few large ones, even where events trickle.
+        SinkKind::Clickhouse(_) => Limits { events: 10_000, bytes: 8 << 20, age: 5 * SECOND },
         SinkKind::Webhook(_) => Limits { events: 500, bytes: 1 << 20, age: 0 },
+        // Encoded as a whole before the first one leaves.
+        SinkKind::Nats(_) => Limits { events: 5_000, bytes: 4 << 20, age: 0 },
+        // An object is worth its request, and a reader's, only where it is large.
+        SinkKind::ObjectStore(_) => Limits { events: 100_000, bytes: 32 << 20, age: 5 * MINUTE },
     };
     let bytes = raw.batch_bytes.as_ref().map(|typed| read.size(typed, &place.key("batch_bytes"), 1 << 10..=64 << 20));
     let age = raw.batch_age.as_ref().map(|typed| read.duration(typed, &place.key("batch_age"), 0..=HOUR));
@@ -289,7 +310,11 @@ fn same_place(sinks: &[SinkConfig], root: &Place<'_>, streams: &[Stream], read: 
                 SinkKind::Sqlite(_) => root.key("sinks").key(name).key("sqlite").key("path"),
                 SinkKind::Stdout(_) => root.key("sinks").key(name).key("stdout"),
                 SinkKind::Webhook(_) => root.key("sinks").key(name).key("webhook").key("url"),
+                SinkKind::Kafka(_) => root.key("sinks").key(name).key("kafka").key("topic"),
                 SinkKind::Postgres(_) => root.key("sinks").key(name).key("postgres").key("table"),
+                SinkKind::Nats(_) => root.key("sinks").key(name).key("nats").key("subject"),
+                SinkKind::Clickhouse(_) => root.key("sinks").key(name).key("clickhouse").key("table"),
+                SinkKind::ObjectStore(_) => root.key("sinks").key(name).key("object_store").key("url"),
             };
             let message = format!("the sinks `{first}` and `{}` write to the same place", sink.name);
             let related = spot(first).value_span();
@@ -308,9 +333,19 @@ fn targets(sink: &SinkConfig, streams: &[Stream]) -> Vec<String> {
         SinkKind::Sqlite(database) if database.path.as_os_str().is_empty() => return Vec::new(),
         SinkKind::Sqlite(database) => return vec![plain(&database.path.to_string_lossy())],
         SinkKind::Stdout(_) => return vec!["standard output".to_owned()],
+        // One that cannot be read was complained of already.
+        SinkKind::ObjectStore(options) if options.place == ObjectPlace::Folder("/".into()) => return Vec::new(),
+        // Each would bring the events once, under other names.
+        SinkKind::ObjectStore(options) => return vec![options.place.to_string()],
         // Two may well post to one place: different events, or in different formats. And rows are there once, whoever
         // brings them.
-        SinkKind::Webhook(_) | SinkKind::Postgres(_) => return Vec::new(),
+        SinkKind::Webhook(_)
+        | SinkKind::Postgres(_)
+        | SinkKind::Kafka(_)
+        | SinkKind::Nats(_)
+        | SinkKind::Clickhouse(_) => {
+            return Vec::new();
+        }
     };
     if file.path.is_empty() {
         return Vec::new();

@@ -37,6 +37,7 @@ pub(super) fn options(raw: &RawWebhook, place: &Place<'_>, read: &mut Reader<'_,
         format,
         include_raw,
         single: raw.single,
+        concurrency: concurrency(raw, place, read),
         gzip: raw.gzip,
         headers: headers(raw, place, read),
         bearer,
@@ -46,6 +47,15 @@ pub(super) fn options(raw: &RawWebhook, place: &Place<'_>, read: &mut Reader<'_,
         allow: allowed(raw, place, read),
         ca_file: raw.ca_file.as_ref().map(|typed| read.path(typed, &place.key("ca_file"))),
     }
+}
+
+fn concurrency(raw: &RawWebhook, place: &Place<'_>, read: &mut Reader<'_, '_>) -> usize {
+    if raw.concurrency > 1 && !raw.single {
+        let problem = read.value(&place.key("concurrency"), "batches are posted one at a time, in order");
+        problem.label("more than 1 needs `single = true`").help("raise `batch_events` for fewer, larger requests");
+    }
+    // The schema bounds it to 64, which fits every platform's usize.
+    usize::try_from(raw.concurrency).unwrap_or(1)
 }
 
 fn url(raw: &RawWebhook, place: &Place<'_>, has_token: bool, read: &mut Reader<'_, '_>) -> Url {
@@ -74,7 +84,7 @@ fn url(raw: &RawWebhook, place: &Place<'_>, has_token: bool, read: &mut Reader<'
 }
 
 /// Stands in where a problem was recorded; nothing is ever sent there.
-fn nowhere() -> Url {
+pub(super) fn nowhere() -> Url {
     Url::parse("https://invalid").unwrap_or_else(|_| unreachable!("a constant that parses"))
 }
 
@@ -92,7 +102,7 @@ pub(super) fn key_source(
         problem.label("second source").related(env_place.key_span(), "first source").help("leave one of them out");
     }
     if let Some(file) = file {
-        return Some(KeySource::File(read.path(file, &file_place)));
+        return Some(KeySource::File(read.secret(file, &file_place)));
     }
     let variable = env?;
     if !is_variable(variable) {

@@ -76,6 +76,18 @@ impl ServedBy {
     }
 }
 
+/// What tells a sink to forget an event. SparkPost sends no such type, and the tables do not list it.
+pub(crate) static ERASED: EventType = EventType {
+    source: "erased",
+    name: "erased",
+    group: None,
+    type_id: None,
+    tracking: None,
+    served_by: ServedBy::Webhooks,
+    fields: EVERY,
+    meaning: "An event was erased because of whom it is about.",
+};
+
 /// The event type SparkPost calls `source`, or `None` where it is not known.
 pub fn event_type(source: &str) -> Option<&'static EventType> {
     EVENT_TYPES.iter().find(|known| known.source == source)

@@ -15,6 +15,8 @@
 //!   is one line.
 //! - `late` and `late_by_ms` are there only where an event appeared after its minute had been read; `revision` is there
 //!   only where the event was handed over before, with another body.
+//! - A tombstone ([`erased`](crate::core::erased)) says that an event is to be forgotten: its type is `erased`; `id`,
+//!   `source_type` and `time` are the event's, and there is nothing else but where it comes from.
 //! - Where a name occurs twice in one object the last one counts, as in most JSON readers.
 
 mod metadata;
@@ -34,8 +36,9 @@ pub(crate) use value::number;
 pub use write::Context;
 
 use crate::core::catalogue::{self, EventType, FIELDS, Field, FieldSet};
+use crate::core::erased;
 use crate::core::event::canonical_digest;
-use crate::core::json::Strict;
+use crate::core::json::{self, Strict};
 use crate::core::time::UtcMillis;
 use metadata::Metadata;
 use serde_json::value::RawValue;
@@ -82,8 +85,25 @@ impl<'a> Normalized<'a> {
     pub fn parse(raw: &'a str) -> Result<Self, Unreadable> {
         let mut event = Self::empty(raw);
         event.read()?;
-        event.event_type = event.text(Field::Type).and_then(|name| catalogue::event_type(&name.decode()));
+        if erased::is_tombstone(raw) {
+            event.be_a_tombstone();
+        } else {
+            event.event_type = event.text(Field::Type).and_then(|name| catalogue::event_type(&name.decode()));
+        }
         Ok(event)
+    }
+
+    /// Its type is the one of the event that it is about, and its normalized type is `erased`.
+    fn be_a_tombstone(&mut self) {
+        let kind = json::fields(self.raw).into_iter().flatten().find(|(name, _)| *name == erased::SOURCE_TYPE);
+        self.tokens[Field::Type as usize] = kind.map(|(_, token)| token);
+        self.event_type = Some(&catalogue::ERASED);
+        self.unknown_fields = 0;
+    }
+
+    /// Whether this is no event, but says that the event of this id, type and time is to be forgotten.
+    pub fn is_tombstone(&self) -> bool {
+        erased::is_tombstone(self.raw)
     }
 
     /// The event exactly as it was given.
@@ -293,6 +313,6 @@ fn unreadable(raw: &str, at: usize) -> Unreadable {
 
 /// When a raw event happened, by its own word: for callers that need nothing else of it.
 pub fn event_time(raw: &str) -> Option<UtcMillis> {
-    let (_, token) = crate::core::json::fields(raw)?.find(|(name, _)| *name == "timestamp")?;
-    UtcMillis::parse(&crate::core::json::scalar(token)?)
+    let (_, token) = json::fields(raw)?.find(|(name, _)| *name == "timestamp")?;
+    UtcMillis::parse(&json::scalar(token)?)
 }

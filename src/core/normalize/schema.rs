@@ -60,7 +60,7 @@ fn identity() -> Value {
         "id": text("The provider's event id, unique together with source_type; sha256: and the digest of the canonical object where it has none."),
         "provider": { "const": PROVIDER },
         "stream": { "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "description": "The configured stream that captured it." },
-        "type": { "type": "string", "examples": names, "description": "What happened. A type that is not known is passed on under the provider's name; unknown where there is none." },
+        "type": { "type": "string", "examples": names, "description": "What happened. A type that is not known is passed on under the provider's name; unknown where there is none; erased where the event of this id, source_type and time is to be forgotten, because its recipient was erased." },
         "type_id": { "type": "integer", "enum": type_ids, "description": "SendPost's event type id, for the types its table lists." },
         "source_type": text("The provider's name of the type."),
         "group": { "type": "string", "enum": groups, "description": "The provider's event group." },

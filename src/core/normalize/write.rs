@@ -54,7 +54,7 @@ impl Normalized<'_> {
         if self.token(Field::RcptTags).is_some() {
             self.write_tags(object.name(name!("tags")));
         }
-        if context.raw {
+        if context.raw && !self.is_tombstone() {
             write_one_line(self.raw().trim_ascii(), object.name(name!("raw")));
         }
         object.close();

@@ -75,6 +75,7 @@ impl Forwarder {
                 (Verdict::RetryAfter(wait), Err(refusal)) => {
                     tracing::warn!(sink = %self.name, attempt, wait_ms = wait, why = %refusal, "the sink does not take the batch now, trying again");
                     self.say(Some((refusal.to_string(), "nothing to do: it is tried again by itself".into())), false);
+                    self.try_again_in(wait);
                     if self.gives_up(&mut waited, wait).await {
                         return Ok(Err(refusal));
                     }

@@ -1,14 +1,15 @@
-//! What operators ask of a sink, obeyed between two batches: pauses, rewinds, replays, and dead letters tried again.
+//! What operators ask of a sink, obeyed between two batches: pauses, rewinds, replays, erasures, dead letters tried again.
 //! It exists so that all of them go through the one task that owns the sink, and never beside it.
 
 use super::attempt::{Task, attempt_of, outcome_of};
 use super::gather::{Choice, Gathered};
 use super::{End, Forwarder, LOOK_EVERY, Open, sleep};
 use crate::core::event::{StoredEvent, StreamName};
+use crate::core::person::Person;
 use crate::core::selection::Selection;
 use crate::core::verdict::{Verdict, judge};
-use crate::sink::{Batch, Refusal};
-use crate::store::{DeadLetter, Replay, StoreError};
+use crate::sink::{Batch, Refusal, Sought};
+use crate::store::{DeadLetter, ErasureId, Replay, SinkErasure, StoreError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,6 +31,11 @@ impl Forwarder {
         if orders.rewind.is_some() {
             self.go_elsewhere(open).await?;
         }
+        if let Some((id, person)) = orders.erasure
+            && let Err(refusal) = self.erase(open, id, &person).await?
+        {
+            return Ok(Obeyed::End(End::Refused(refusal)));
+        }
         if orders.paused_since.is_some() {
             return Ok(Obeyed::End(End::Paused));
         }
@@ -45,12 +51,30 @@ impl Forwarder {
         }
     }
 
-    /// Waits for the end of a pause. Returns whether the forwarder should end instead.
+    /// Has the sink forget a person. What was read ahead may hold them, and is read again.
+    async fn erase(&self, open: &mut Open, id: ErasureId, person: &Person) -> Result<Result<(), Refusal>, StoreError> {
+        open.is_stale = true;
+        let pseudonym = open.redaction.as_ref().and_then(|redaction| redaction.pseudonym(person.address()));
+        let taken = match open.sink.erase(&Sought { person, pseudonym }).await {
+            Ok(taken) => taken,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        tracing::info!(sink = %self.name, erasure = id.number(), rows = taken.map(|taken| taken.rows), "a person was erased");
+        let remains = taken.is_some_and(|taken| taken.remains);
+        let done = SinkErasure { sink: self.name.clone(), taken: taken.map(|taken| taken.rows), remains };
+        self.persist(move |store| store.note_erased(id, &done)).await?;
+        Ok(Ok(()))
+    }
+
+    /// Waits for the end of a pause, or for what is done in spite of it: an erasure. Returns whether the forwarder should end instead.
     pub(super) async fn sit_out_pause(&self) -> Result<bool, StoreError> {
         let mut said = false;
         loop {
             let name = self.name.clone();
             let orders = self.store.read(move |reader| reader.orders(&name)).await?;
+            if orders.paused_since.is_some() && orders.erasure.is_some() {
+                return Ok(false);
+            }
             if orders.paused_since.is_none() {
                 if said {
                     tracing::info!(sink = %self.name, "the sink is resumed");

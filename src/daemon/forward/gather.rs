@@ -2,6 +2,7 @@
 //! It exists so that what a batch holds depends on the spool and the sink's terms alone, and can be gathered again.
 
 use crate::core::batch::{Filling, Limits};
+use crate::core::erased::is_blank;
 use crate::core::event::{StoredEvent, StreamName};
 use crate::core::redact::Redaction;
 use crate::core::selection::Selection;
@@ -12,8 +13,10 @@ use crate::store::{Position, Reader, Segment, SpooledEvent, StoreError, StreamId
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Segments looked through for one batch, at most: a sink that wants next to nothing must not read the whole spool in one go.
-const SEGMENTS_MAX: usize = 64;
+/// Segments, and their events, looked through for one batch, at most: a sink that wants next to nothing must not read the
+/// whole spool in one go.
+const SEGMENTS_MAX: usize = 1_024;
+const LOOKED_AT_MAX: usize = 640_000;
 
 /// What is gathered.
 #[derive(Clone)]
@@ -44,6 +47,9 @@ pub(super) struct Choice {
 
 impl Choice {
     fn takes(&self, raw: &str, stream: &StreamName) -> bool {
+        if is_blank(raw) {
+            return false;
+        }
         let in_window = |window: Window| crate::core::normalize::event_time(raw).is_some_and(|at| window.contains(at));
         self.window.is_none_or(in_window) && self.selection.wants(raw, stream) && self.types.wants(raw, stream)
     }
@@ -74,8 +80,8 @@ impl Gathered {
         let mut gathered =
             Self { segments: Vec::new(), picks: Vec::new(), to: want.from, is_full: false, moved: false };
         let mut filling = Filling::new(want.limits);
-        let mut seen_all = false;
-        for _ in 0..SEGMENTS_MAX {
+        let (mut seen_all, mut segments, mut looked_at) = (false, 0, 0);
+        while segments < SEGMENTS_MAX && looked_at < LOOKED_AT_MAX {
             let at_hand =
                 want.held.as_ref().filter(|held| held.seq() == gathered.to.seq && gathered.to.index < held.len());
             let segment = match at_hand {
@@ -93,11 +99,14 @@ impl Gathered {
                 seen_all = true;
                 break;
             };
+            (segments, looked_at) = (segments + 1, looked_at + segment.len() as usize);
             gathered.take(segment, stream, want, end, &mut filling);
             if gathered.is_full {
                 break;
             }
         }
+        // What was looked through is handed over before more is: waiting would not make it more.
+        gathered.is_full |= !seen_all;
         if let Some(end) = want.exactly {
             gathered.is_full = true;
             if seen_all {
@@ -130,7 +139,7 @@ impl Gathered {
                 break;
             }
         }
-        self.is_full |= want.exactly.is_none() && filling.is_full();
+        self.is_full |= want.exactly.is_none() && filling.may_end_at_seam();
         if self.picks.len() > before {
             self.segments.push((segment, stream.clone()));
         }

@@ -7,6 +7,7 @@ mod gather;
 
 use super::account::sleep;
 use super::tally::Tally;
+use crate::core::BoxFuture;
 use crate::core::batch::Limits;
 use crate::core::event::StreamName;
 use crate::core::redact::Redaction;
@@ -21,7 +22,7 @@ use gather::{Choice, Gathered, Want};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How long a suspended sink rests before it is tried once more: an operator may have mended it meanwhile.
@@ -30,13 +31,16 @@ const SUSPENDED_REST: Millis = 5 * MINUTE;
 /// After so many single events in a row that a sink refuses for good, it is suspended instead.
 const REFUSED_IN_A_ROW_MAX: u32 = 10;
 
+/// So much is read ahead by all sinks together, about: enough for one alone, and the same with ten. Batches beyond it are
+/// not read ahead: memory for two of them is not to be had.
+const READ_AHEAD_KIB: u32 = 16 << 10;
+
 /// Without news, the spool is looked at this often: the wake-up is an optimisation, not a promise.
 const LOOK_EVERY: Millis = 5 * SECOND;
 
 /// Opens the sink: at the start, and again after a suspension. The receipt is the one stored with the position.
-pub type OpenSink = Arc<
-    dyn Fn(Option<Receipt>) -> crate::core::BoxFuture<'static, Result<(Box<dyn Sink>, Receipt), Refusal>> + Send + Sync,
->;
+pub type OpenSink =
+    Arc<dyn Fn(Option<Receipt>) -> BoxFuture<'static, Result<(Box<dyn Sink>, Receipt), Refusal>> + Send + Sync>;
 
 /// Reads the rules of what a sink may know, and their key. Without them nothing is handed over.
 pub type ReadRedaction = Arc<dyn Fn() -> Result<Option<Arc<Redaction>>, Refusal> + Send + Sync>;
@@ -76,6 +80,8 @@ pub struct SinkHealth {
     pub trouble: Option<(String, String)>,
     /// Whether it waits for an operator.
     pub suspended: bool,
+    /// When it is tried again.
+    pub retry_at: Option<UtcMillis>,
     /// Whether an operator has paused it.
     pub paused: bool,
     /// Whether it wrote to a pipe that nobody reads any more: an end, not a fault.
@@ -84,6 +90,24 @@ pub struct SinkHealth {
     pub dead_letters: u64,
     /// Those of them that nothing was accepted after.
     pub refused_in_a_row: u32,
+}
+
+/// Room for what is read ahead, shared by the sinks of a process. Nobody waits for it: a sink that finds none reads its next
+/// batch once the one before is handed over, so neither a slow nor a dead sink holds back another.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(READ_AHEAD_KIB as usize)))
+    }
+}
+
+impl Room {
+    fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).ok()?;
+        Arc::clone(&self.0).try_acquire_many_owned(kib).ok()
+    }
 }
 
 /// One sink's forwarder.
@@ -102,6 +126,8 @@ pub struct Forwarder {
     pub streams: BTreeMap<StreamId, StreamName>,
     /// Wakes it when events were stored.
     pub captured: watch::Receiver<u64>,
+    /// Where it reads ahead.
+    pub room: Room,
     /// The counters.
     pub tally: Arc<Tally>,
     /// The clock that dates positions and dead letters.
@@ -123,6 +149,8 @@ struct Open {
     in_flight: Option<Position>,
     receipt: Receipt,
     redaction: Option<Arc<Redaction>>,
+    /// Whether what was read ahead may hold somebody who was erased since.
+    is_stale: bool,
 }
 
 /// Why a sink is not served any longer.
@@ -163,7 +191,7 @@ impl Forwarder {
     }
 
     async fn serve(&mut self, open: &mut Open) -> Result<End, StoreError> {
-        let mut ahead = None;
+        let (mut ahead, mut age) = (None, None);
         loop {
             self.captured.borrow_and_update();
             self.find_streams().await?;
@@ -172,9 +200,15 @@ impl Forwarder {
             if let Obeyed::End(end) = obeyed {
                 return Ok(end);
             }
-            let gathered = match ahead.take().filter(|_| open.position == before) {
-                Some(gathered) => gathered,
-                None => self.gather_due(open.position, open.in_flight).await?,
+            let is_fresh = open.position == before && !std::mem::take(&mut open.is_stale);
+            let gathered = if let Some((gathered, _)) = ahead.take().filter(|_| is_fresh) {
+                gathered
+            } else {
+                let is_busy = matches!(obeyed, Obeyed::MoreToDo);
+                let due = self.gather_due(open.position, open.in_flight, &mut age, is_busy).await?;
+                let Some(gathered) = due else { continue };
+                age = None;
+                gathered
             };
             if gathered.is_nothing() {
                 if matches!(obeyed, Obeyed::MoreToDo) {
@@ -186,27 +220,35 @@ impl Forwarder {
                 self.wait_for_news().await;
                 continue;
             }
-            let want = self.want(gathered.to, gathered.last_segment());
-            let read_ahead = async {
-                let following = self.store.read(move |reader| Gathered::gather(reader, &want)).await?;
-                let is_due = following.is_full || self.terms.limits.age == 0;
-                Ok::<_, StoreError>((is_due && following.len() > 0).then_some(following))
-            };
             let outcome;
+            let room = self.room.take(self.terms.limits.bytes);
             if open.sink.knows_batches() {
-                // What comes next is written down with this batch's ack: one sync for both.
-                ahead = read_ahead.await?;
-                let next = ahead.as_ref().map(|following| following.to);
+                // What comes next is written down with this batch's ack: one sync for both. Without room only its end is kept.
+                let following = self.read_ahead(&gathered).await?;
+                let next = following.as_ref().map(|following| following.to);
+                ahead = following.zip(room);
                 outcome = self.hand_over(open, &gathered, Task::Spool, next).await?;
             } else {
+                let read_ahead = async { if room.is_some() { self.read_ahead(&gathered).await } else { Ok(None) } };
                 let (handed_over, following) =
                     tokio::join!(self.hand_over(open, &gathered, Task::Spool, None), read_ahead);
-                (outcome, ahead) = (handed_over?, following?);
+                (outcome, ahead) = (handed_over?, following?.zip(room));
             }
             if let Err(refusal) = outcome {
                 return Ok(End::Refused(refusal));
             }
         }
+    }
+
+    /// The batch behind `gathered`, where it is due already.
+    async fn read_ahead(&self, gathered: &Gathered) -> Result<Option<Gathered>, StoreError> {
+        if self.terms.limits.bytes > u64::from(READ_AHEAD_KIB) << 10 {
+            return Ok(None);
+        }
+        let want = self.want(gathered.to, gathered.last_segment());
+        let following = self.store.read(move |reader| Gathered::gather(reader, &want)).await?;
+        let is_due = following.is_full || self.terms.limits.age == 0;
+        Ok((is_due && following.len() > 0).then_some(following))
     }
 
     fn want(&self, from: Position, held: Option<Arc<Segment>>) -> Want {
@@ -215,22 +257,31 @@ impl Forwarder {
         Want { from, exactly: None, until: None, streams, limits, choice, held }
     }
 
-    /// The next batch: the one that was in flight before a crash, else as many events as there are room or time for.
-    async fn gather_due(&mut self, from: Position, in_flight: Option<Position>) -> Result<Gathered, StoreError> {
-        let age = sleep(self.terms.limits.age);
-        tokio::pin!(age);
-        loop {
-            let want = Want { exactly: in_flight, ..self.want(from, None) };
-            let gathered = self.store.read(move |reader| Gathered::gather(reader, &want)).await?;
-            let is_due = gathered.is_full || self.terms.limits.age == 0 || self.drain.is_cancelled();
-            if is_due || gathered.len() == 0 {
-                return Ok(gathered);
-            }
-            tokio::select! {
-                () = &mut age => return Ok(gathered),
-                Ok(()) = self.captured.changed() => {}
-                () = self.drain.cancelled() => {}
-            }
+    /// The next batch: the one that was in flight before a crash, else as many events as there are room or time for. `None`
+    /// while it waits for others to go with it: with news, and from time to time, for an operator may want something. `age`
+    /// is what is left of the wait; it begins with the first event. Where the caller `is_busy` there is no wait here.
+    async fn gather_due(
+        &mut self,
+        from: Position,
+        in_flight: Option<Position>,
+        age: &mut Option<BoxFuture<'static, ()>>,
+        is_busy: bool,
+    ) -> Result<Option<Gathered>, StoreError> {
+        let want = Want { exactly: in_flight, ..self.want(from, None) };
+        let gathered = self.store.read(move |reader| Gathered::gather(reader, &want)).await?;
+        let limit = self.terms.limits.age;
+        let is_due = gathered.is_full || limit == 0 || self.drain.is_cancelled();
+        if is_due || gathered.len() == 0 {
+            return Ok(Some(gathered));
+        }
+        let age = age.get_or_insert_with(|| Box::pin(sleep(limit)));
+        tokio::select! {
+            biased;
+            () = age => Ok(Some(gathered)),
+            () = std::future::ready(()), if is_busy => Ok(None),
+            () = self.drain.cancelled() => Ok(None),
+            Ok(()) = self.captured.changed() => Ok(None),
+            () = sleep(LOOK_EVERY) => Ok(None),
         }
     }
 
@@ -275,7 +326,8 @@ impl Forwarder {
             Ok((sink, receipt)) => {
                 // One that ends at the position or before it is over, whoever moved the position.
                 let in_flight = in_flight.filter(|end| *end > position);
-                let mut open = Open { sink, position, in_flight, receipt: before.unwrap_or_default(), redaction };
+                let receipt_before = before.unwrap_or_default();
+                let mut open = Open { sink, position, in_flight, receipt: receipt_before, redaction, is_stale: false };
                 if open.receipt != receipt {
                     self.keep_receipt(&mut open, receipt).await?;
                 }
@@ -318,6 +370,7 @@ impl Forwarder {
             tracing::warn!(sink = %self.name, why = %refusal, "the sink cannot be used now, trying again");
         }
         self.say(Some((refusal.to_string(), hint)), suspended);
+        self.try_again_in(wait);
         tokio::select! {
             () = sleep(wait) => false,
             () = self.drain.cancelled() => true,
@@ -327,6 +380,11 @@ impl Forwarder {
     fn say(&self, trouble: Option<(String, String)>, suspended: bool) {
         let mut health = self.health();
         (health.trouble, health.suspended, health.paused) = (trouble, suspended, false);
+        health.retry_at = None;
+    }
+
+    fn try_again_in(&self, wait: Millis) {
+        self.health().retry_at = Some((self.now)().plus(wait));
     }
 
     fn count_dead_letter(&self) {

@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::core::batch::Limits;
-use crate::daemon::forward::{Forwarder, Terms};
+use crate::daemon::forward::{Forwarder, Room, SinkHealth, Terms};
 use crate::sink::{Batch, Receipt, Refusal, Sink};
+use crate::store::Mailbox;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,6 +67,13 @@ async fn filled() -> Ground {
 
 /// Forwards everything, as a process that is given `span` milliseconds.
 async fn forward(ground: &Ground, sink: &Moody, span: Millis) {
+    // A page of the ground is a batch.
+    forward_in(ground, sink, span, Limits { events: 3, bytes: 1 << 20, age: 0 }).await;
+}
+
+/// The same in batches of other limits. Returns how the sink was at the end.
+async fn forward_in(ground: &Ground, sink: &Moody, span: Millis, limits: Limits) -> SinkHealth {
+    let health: Arc<Mutex<SinkHealth>> = Arc::default();
     let (sink, wall) = (sink.clone(), ground.time.wall.clone());
     let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
     let forwarder = Forwarder {
@@ -75,14 +83,14 @@ async fn forward(ground: &Ground, sink: &Moody, span: Millis) {
             Box::pin(async move { Ok((sink, receipt.unwrap_or_default())) })
         }),
         store: ground.store.clone(),
-        // A page of the ground is a batch.
-        terms: Terms { limits: Limits { events: 3, bytes: 1 << 20, age: 0 }, ..Terms::default() },
+        terms: Terms { limits, ..Terms::default() },
         follows: vec![name()],
         streams: BTreeMap::new(),
         captured: ground.walker.captured.subscribe(),
+        room: Room::default(),
         tally: Arc::default(),
         now: wall,
-        health: Arc::default(),
+        health: Arc::clone(&health),
         patience: None,
         drain,
         abort: abort.clone(),
@@ -92,6 +100,7 @@ async fn forward(ground: &Ground, sink: &Moody, span: Millis) {
         abort.cancel();
     };
     tokio::join!(forwarder.run(), end).0.unwrap();
+    health.lock().unwrap().clone()
 }
 
 async fn position(ground: &Ground) -> Position {
@@ -129,4 +138,32 @@ async fn a_position_waits_before_a_batch_that_was_being_written_when_the_process
     assert_eq!((sink.seen(), position(&ground).await), (vec![], Position::START));
     forward(&ground, &sink, MINUTE).await;
     assert_eq!(sink.seen(), [0, 1, 2, 3, 4]);
+}
+
+/// A batch that there is room in, and that waits for ten minutes.
+const PATIENT: Limits = Limits { events: 100, bytes: 1 << 20, age: 10 * MINUTE };
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_room_waits_for_its_age_and_no_longer() {
+    let ground = filled().await;
+    let sink = Moody::new(&[]);
+    forward_in(&ground, &sink, 9 * MINUTE, PATIENT).await;
+    assert!(sink.seen().is_empty(), "a process that ends hands over nothing early");
+    forward_in(&ground, &sink, 11 * MINUTE, PATIENT).await;
+    assert_eq!(sink.seen(), [0, 1, 2, 3, 4]);
+    assert_eq!(sink.writes.load(Ordering::Relaxed), 1, "two pages are one batch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_is_obeyed_while_a_batch_waits() {
+    let ground = filled().await;
+    let sink = Moody::new(&[]);
+    let pause = async {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        let at = (ground.time.wall)();
+        Mailbox::open(ground.dir.path()).unwrap().pause("moody", at).unwrap();
+    };
+    let (health, ()) = tokio::join!(forward_in(&ground, &sink, 2 * MINUTE, PATIENT), pause);
+    assert!(health.paused);
+    assert!(sink.seen().is_empty());
 }

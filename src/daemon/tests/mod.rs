@@ -145,7 +145,7 @@ struct Ground {
     stream: StreamId,
     time: TimeSource,
     walker: Walker,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Ground {
@@ -160,6 +160,7 @@ impl Ground {
         let time = TimeSource {
             wall: Arc::new(move || START.plus(elapsed())),
             monotonic: Arc::new(move || elapsed() + 5_000),
+            boot: "".into(),
         };
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = Handle::inline(dir.path(), Arc::new(|| false)).unwrap();
@@ -183,7 +184,7 @@ impl Ground {
             count_cap: Arc::new(u64::MAX.into()),
             variations: Arc::default(),
         };
-        Self { store, stream, time, walker, _dir: dir }
+        Self { store, stream, time, walker, dir }
     }
 
     fn now(&self) -> UtcMillis {

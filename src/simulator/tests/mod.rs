@@ -367,6 +367,29 @@ fn the_log_knows_what_was_asked_and_never_the_key() {
 }
 
 #[test]
+fn who_follows_the_log_is_shown_each_request_once() {
+    let simulation = simulation(|_| {});
+    let asked = std::sync::atomic::AtomicBool::new(false);
+    let shown = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (0..300).for_each(|number| drop(ask(&simulation, &format!("/nowhere?number={number}"), NOW)));
+            asked.store(true, std::sync::atomic::Ordering::Release);
+        });
+        let (mut seen, mut shown) = (0, Vec::new());
+        loop {
+            let last = asked.load(std::sync::atomic::Ordering::Acquire);
+            let (requests, visits) = simulation.visits_after(seen);
+            seen = requests;
+            shown.extend(visits.iter().map(|visit| visit.param("number").unwrap().parse::<u32>().unwrap()));
+            if last {
+                return shown;
+            }
+        }
+    });
+    assert_eq!(shown, (0..300).collect::<Vec<_>>());
+}
+
+#[test]
 fn benchmark_options_make_exactly_what_is_asked() {
     let window = Window::new(NOW.plus(-DAY), NOW).unwrap();
     let simulation = Simulation::new(Options::benchmark(window, 2_000, 1_800, Dialect::Events));

@@ -8,29 +8,39 @@
 //!   same again where an event comes again, after a crash, a replay or in a second backfill.
 //! - A revision is another event to `CloudEvents`, whose events never change: its `id` has `/r`, the milliseconds at which
 //!   it was first seen, and a tag of its body behind it. That it replaces another says `data.revision`.
+//! - A tombstone has the `source` of the event that is to be forgotten, its `id` with `/erased` behind it, and the `type`
+//!   `sparkspool.erased`.
 //! - `type` is `com.sparkpost.` and the provider's name of the type. `time` is when it happened; absent where it does not
 //!   say so. `subject` is the message's id, and never an address.
 //! - Where a character other than letters, digits and `-._~` occurs in an id or a type, it is percent-encoded.
 //! - `data` is the normalized event.
 
-use super::identity::{push_minute, push_percent_encoded};
+use super::identity::{push_id, push_kind, push_percent_encoded};
 use crate::core::catalogue::Field;
-use crate::core::normalize::{Context, Normalized, Object, Text, name, push_digest, push_hex, push_integer};
+use crate::core::normalize::{Context, Normalized, Object, name};
 
 /// Appends one event as one JSON object.
 pub(super) fn write(event: &Normalized<'_>, context: &Context<'_>, out: &mut Vec<u8>) {
     let mut object = Object::open(out);
     object.plain(name!("specversion"), Some("1.0"));
-    write_id(event, context, object.name(name!("id")));
-    let kind = event.text(Field::Type);
+    let out = object.name(name!("id"));
+    out.push(b'"');
+    push_id(event, context, out);
+    out.push(b'"');
     let out = object.name(name!("source"));
     out.extend_from_slice(b"\"urn:sparkspool:");
     out.extend_from_slice(context.stream.as_str().as_bytes());
     out.push(b':');
-    push_kind(kind, out);
+    push_kind(event, out);
+    out.push(b'"');
     let out = object.name(name!("type"));
-    out.extend_from_slice(b"\"com.sparkpost.");
-    push_kind(kind, out);
+    if event.is_tombstone() {
+        out.extend_from_slice(b"\"sparkspool.erased");
+    } else {
+        out.extend_from_slice(b"\"com.sparkpost.");
+        push_kind(event, out);
+    }
+    out.push(b'"');
     object.time(name!("time"), event.time());
     if let Some(message) = event.text(Field::MessageId) {
         let out = object.name(name!("subject"));
@@ -41,35 +51,6 @@ pub(super) fn write(event: &Normalized<'_>, context: &Context<'_>, out: &mut Vec
     object.plain(name!("datacontenttype"), Some("application/json"));
     event.write_json(context, object.name(name!("data")));
     object.close();
-}
-
-fn write_id(event: &Normalized<'_>, context: &Context<'_>, out: &mut Vec<u8>) {
-    out.push(b'"');
-    match event.event_id() {
-        Some(id) => push_percent_encoded(&id.decode(), out),
-        None => push_digest(&event.digest(), out),
-    }
-    if let Some(time) = event.time() {
-        out.push(b'/');
-        push_minute(time, out);
-    }
-    if context.revision {
-        out.extend_from_slice(b"/r");
-        push_integer(context.observed_at.as_millis(), out);
-        out.push(b'-');
-        // Enough of the digest to tell two bodies apart that were seen at once.
-        push_hex(&event.digest()[..8], out);
-    }
-    out.push(b'"');
-}
-
-/// The type and a closing quote.
-fn push_kind(kind: Option<Text<'_>>, out: &mut Vec<u8>) {
-    match kind {
-        Some(kind) => push_percent_encoded(&kind.decode(), out),
-        None => out.extend_from_slice(b"unknown"),
-    }
-    out.push(b'"');
 }
 
 #[cfg(test)]

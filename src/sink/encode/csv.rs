@@ -61,7 +61,11 @@ pub(super) fn write(event: &Normalized<'_>, context: &Context<'_>, out: &mut Vec
         event.write_tags(json);
     });
     if context.raw {
-        row.json(|json| write_one_line(event.raw().trim_ascii(), json));
+        row.json(|json| {
+            if !event.is_tombstone() {
+                write_one_line(event.raw().trim_ascii(), json);
+            }
+        });
     }
 }
 

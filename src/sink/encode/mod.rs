@@ -9,6 +9,7 @@ mod sendgrid;
 mod sparkpost_webhook;
 
 pub use body::BatchNoted;
+pub use identity::unique_id;
 
 use crate::core::event::StoredEvent;
 use crate::core::normalize::{Context, Normalized, Unreadable, write_one_line};
@@ -99,23 +100,35 @@ impl Format {
     /// Appends one event without a line break. On an error, and for an event that is skipped, `out` is as it was before.
     /// `strict` is for events that become part of a larger JSON text.
     fn write(self, event: &StoredEvent<'_>, strict: bool, out: &mut Vec<u8>) -> Result<Noted, Unencodable> {
-        let raw = match self {
-            Self::Raw => return write_raw(event.raw, strict, out),
+        match self {
+            Self::Raw => write_raw(event.raw, strict, out),
+            _ => Ok(self.write_parsed(event, &Normalized::parse(event.raw)?, out)),
+        }
+    }
+
+    /// As [`Self::write_single`], for a caller that has taken the event apart already.
+    pub fn write_parsed(&self, event: &StoredEvent<'_>, normalized: &Normalized<'_>, out: &mut Vec<u8>) -> Noted {
+        let raw = match *self {
             Self::Normalized { raw } | Self::Csv { raw } | Self::CloudEvents { raw } => raw,
-            Self::SparkpostWebhook | Self::SendGrid => false,
+            Self::Raw | Self::SparkpostWebhook | Self::SendGrid => false,
         };
-        let normalized = Normalized::parse(event.raw)?;
         let StoredEvent { stream, observed_at, late, revision, .. } = *event;
         let context = Context { stream, observed_at, late, revision, raw };
-        let mut noted = Noted::of(&normalized);
+        let mut noted = Noted::of(normalized);
         match self {
-            Self::Normalized { .. } | Self::Raw => normalized.write_json(&context, out),
-            Self::Csv { .. } => csv::write(&normalized, &context, out),
-            Self::CloudEvents { .. } => cloudevents::write(&normalized, &context, out),
-            Self::SparkpostWebhook => sparkpost_webhook::write(&normalized, out),
-            Self::SendGrid => noted.skipped = !sendgrid::write(&normalized, out),
+            Self::Raw => {
+                write_one_line(event.raw.trim_ascii(), out);
+                return Noted::default();
+            }
+            Self::Normalized { .. } => normalized.write_json(&context, out),
+            Self::Csv { .. } => csv::write(normalized, &context, out),
+            Self::CloudEvents { .. } => cloudevents::write(normalized, &context, out),
+            // The providers have nothing that would tell a receiver to forget an event.
+            Self::SparkpostWebhook | Self::SendGrid if normalized.is_tombstone() => noted.skipped = true,
+            Self::SparkpostWebhook => sparkpost_webhook::write(normalized, out),
+            Self::SendGrid => noted.skipped = !sendgrid::write(normalized, out),
         }
-        Ok(noted)
+        noted
     }
 }
 
@@ -182,6 +195,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_tombstone_names_the_event_and_nothing_else() {
+        let raw = r#"{"type":"open","event_id":"1","timestamp":"1493242652","rcpt_to":"a@b.example","new":1}"#;
+        let stone = crate::core::erased::tombstone(raw, UtcMillis::from_secs(1_493_300_000));
+        let mut shown = String::new();
+        for format in FORMATS {
+            let mut out = Vec::new();
+            let noted = write(format, &stone, &mut out).unwrap();
+            let is_provider = matches!(format, Format::SparkpostWebhook | Format::SendGrid);
+            assert_eq!(noted, Noted { skipped: is_provider, ..Noted::default() }, "{format:?}");
+            shown.push_str(&format!("{format:?}: {}", String::from_utf8(out).unwrap()));
+            shown.push_str(if is_provider { "\n" } else { "" });
+        }
+        insta::assert_snapshot!("tombstones", shown);
     }
 
     #[test]

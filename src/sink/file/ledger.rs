@@ -44,23 +44,12 @@ impl Ledger {
 
     /// Reads a receipt; an empty one is as good as none.
     pub(super) fn of_receipt(receipt: Option<&Receipt>, now: UtcMillis) -> Result<Self, Refusal> {
-        let Some(Receipt(text)) = receipt.filter(|receipt| !receipt.0.is_empty()) else {
-            return Ok(Self::new(now));
-        };
-        let unreadable = |what: String| Refusal::Unusable {
-            why: format!("the receipt of this file sink cannot be read: {what}"),
-            hint: "it was stored by a newer sparkspool, or for a sink of another kind under this name: \
-                   run that version again, or rename the sink"
-                .to_owned(),
-        };
-        let ledger: Self = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
-        if ledger.version == VERSION { Ok(ledger) } else { Err(unreadable(format!("version {}", ledger.version))) }
+        Ok(Receipt::read(receipt, "file", VERSION)?.unwrap_or_else(|| Self::new(now)))
     }
 
     /// The receipt to store with the position.
     pub(super) fn to_receipt(&self) -> Receipt {
-        // A map with text keys and integers is always representable as JSON.
-        Receipt(serde_json::to_string(self).unwrap_or_default())
+        Receipt::of(self)
     }
 }
 

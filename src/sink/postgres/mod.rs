@@ -7,6 +7,11 @@
 //! table, so a batch that comes again changes nothing: because the answer to COMMIT was lost, after a crash, or after an
 //! operator moved the position back. Columns, key, twins, revisions and replays are those of the sqlite sink; see there.
 //!
+//! # Who is to be forgotten
+//!
+//! A tombstone deletes the row of its event, in the batch's transaction. Asked for a person, the sink looks through every row.
+//! What the server keeps of deleted rows (until a VACUUM, in its log, in backups) is for whoever runs it to see to.
+//!
 //! # Two that write
 //!
 //! Opening the sink claims its row in `sparkspool_position` with a higher epoch, and every transaction begins by locking that
@@ -18,6 +23,7 @@
 //! The client's connection is polled along with each request, and rests between them. After any error, and after a call that
 //! was given up, it is left: the server takes back what was not committed.
 
+mod erase;
 mod link;
 mod receipt;
 mod refusal;
@@ -30,12 +36,12 @@ mod write;
 
 pub use tls::Trust;
 
-use super::{Batch, Receipt, Refusal, Sink};
+use super::{Batch, Receipt, Refusal, Sink, Sought, Taken};
 use crate::core::BoxFuture;
 use link::Link;
 use receipt::Progress;
 use refusal::Trouble;
-use schema::Claim;
+use schema::{Again, Claim};
 use secrecy::SecretString;
 use std::sync::Arc;
 use write::{Rows, Statements};
@@ -112,6 +118,8 @@ pub struct PostgresSink {
     options: Options,
     on_note: OnNote,
     claim: Claim,
+    /// The claim that is under way, until it is known to have come to something.
+    again: Option<Again>,
     /// Taken out while it is at work: a call that is given up leaves none.
     desk: Option<Desk>,
 }
@@ -133,7 +141,7 @@ impl PostgresSink {
         let opened = connect(&options, known.as_ref(), None, &on_note).await;
         let (desk, claim) = opened.map_err(|trouble| trouble.refusal("open the table"))?;
         let receipt = claim.progress.to_receipt();
-        Ok((Self { options, on_note, claim, desk: Some(desk) }, receipt))
+        Ok((Self { options, on_note, claim, again: None, desk: Some(desk) }, receipt))
     }
 
     /// The connection, made anew where there is none.
@@ -141,9 +149,9 @@ impl PostgresSink {
         if let Some(desk) = self.desk.take() {
             return Ok(desk);
         }
-        let (known, epoch) = (&self.claim.progress, self.claim.epoch);
-        let (desk, claim) = connect(&self.options, Some(known), Some(epoch), &self.on_note).await?;
-        self.claim = claim;
+        let again = *self.again.get_or_insert_with(|| Again::after(self.claim.epoch));
+        let (desk, claim) = connect(&self.options, Some(&self.claim.progress), Some(again), &self.on_note).await?;
+        (self.claim, self.again) = (claim, None);
         Ok(desk)
     }
 
@@ -168,6 +176,16 @@ impl PostgresSink {
         Ok(self.claim.progress.to_receipt())
     }
 
+    async fn erase_person(&mut self, sought: &Sought<'_>) -> Result<Taken, Refusal> {
+        let refused = |trouble: Trouble| trouble.refusal("erase in the table");
+        let mut desk = self.desk().await.map_err(refused)?;
+        let (options, claim) = (&self.options, &self.claim);
+        let erased = erase::erase(&mut desk, options, claim, sought.person, sought.pseudonym.as_deref()).await;
+        let rows = erased.map_err(refused)?;
+        self.desk = Some(desk);
+        Ok(Taken { rows, remains: false })
+    }
+
     /// Asks for all that a batch needs, and takes it back.
     async fn look(&mut self) -> Result<(), Refusal> {
         let refused = |trouble: Trouble| trouble.refusal("ask PostgreSQL");
@@ -180,16 +198,16 @@ impl PostgresSink {
     }
 }
 
-/// Connects and claims the table; `claimed` is the epoch of an earlier connection of the same sink.
+/// Connects and claims the table; `again` where the same sink had claimed it before.
 async fn connect(
     options: &Options,
     known: Option<&Progress>,
-    claimed: Option<i64>,
+    again: Option<Again>,
     on_note: &OnNote,
 ) -> Result<(Desk, Claim), Trouble> {
     let mut link = Link::connect(&options.address).await?;
     let prepared = link.run(async |client| {
-        let claim = schema::open(client, options, known, claimed, &**on_note).await?;
+        let claim = schema::open(client, options, known, again, &**on_note).await?;
         let statements = Statements::prepare(client, options).await?;
         Ok((claim, statements))
     });
@@ -204,5 +222,9 @@ impl Sink for PostgresSink {
 
     fn check(&mut self) -> BoxFuture<'_, Result<(), Refusal>> {
         Box::pin(self.look())
+    }
+
+    fn erase<'a>(&'a mut self, sought: &'a Sought<'a>) -> BoxFuture<'a, Result<Option<Taken>, Refusal>> {
+        Box::pin(async move { self.erase_person(sought).await.map(Some) })
     }
 }

@@ -2,12 +2,11 @@
 //! It exists so that an event goes from its own text onto the wire, and no value is built that is only sent.
 
 use super::text::{clean, clip, key_part, push_jsonb, push_raw};
-use crate::core::bounce::Category;
 use crate::core::catalogue::Field;
 use crate::core::event::StoredEvent;
 use crate::core::normalize::{Normalized, Text};
-use crate::core::time::{MINUTE, UtcMillis};
-use std::fmt::Write;
+use crate::core::time::UtcMillis;
+use crate::sink::row::{self, Cells, Kind};
 
 const TEXT: &str = "text";
 const COUNT: &str = "bigint";
@@ -29,61 +28,27 @@ pub(super) const HISTORY: [(&str, &str); 6] = [
 ];
 
 /// What another body, or a better mapping, replaces.
-pub(super) const CONTENT: [(&str, &str); 53] = [
-    ("type", TEXT),
-    ("type_id", COUNT),
-    ("event_group", TEXT),
-    ("time", TIME),
-    ("recipient", TEXT),
-    ("recipient_domain", TEXT),
-    ("recipient_type", TEXT),
-    ("sender", TEXT),
-    ("sending_domain", TEXT),
-    ("subject", TEXT),
-    ("message_id", TEXT),
-    ("transmission_id", TEXT),
-    ("campaign_id", TEXT),
-    ("template_id", TEXT),
-    ("template_version", TEXT),
-    ("subaccount_id", TEXT),
-    ("ip_pool", TEXT),
-    ("sending_ip", TEXT),
-    ("mailbox_provider", TEXT),
-    ("mailbox_provider_region", TEXT),
-    ("injected_at", TIME),
-    ("transactional", FLAG),
-    ("bounce_class", COUNT),
-    ("bounce_name", TEXT),
-    ("bounce_category", TEXT),
-    ("bounce_code", COUNT),
-    ("bounce_reason", TEXT),
-    ("bounce_raw_reason", TEXT),
-    ("bounce_out_of_band", FLAG),
-    ("engagement_ip", TEXT),
-    ("engagement_user_agent", TEXT),
-    ("engagement_url", TEXT),
-    ("engagement_link_name", TEXT),
-    ("engagement_initial", FLAG),
-    ("engagement_amp", FLAG),
-    ("engagement_mobile", FLAG),
-    ("engagement_proxy", FLAG),
-    ("engagement_prefetched", FLAG),
-    ("geo_country", TEXT),
-    ("geo_region", TEXT),
-    ("geo_city", TEXT),
-    ("geo_latitude", DEGREES),
-    ("geo_longitude", DEGREES),
-    ("complaint_type", TEXT),
-    ("complaint_by", TEXT),
-    ("complaint_to", TEXT),
-    ("delivery_retries", COUNT),
-    ("delivery_queue_ms", COUNT),
-    ("delivery_ip", TEXT),
-    ("delivery_method", TEXT),
-    ("metadata", "jsonb"),
-    ("tags", "jsonb"),
-    ("raw", "json"),
-];
+pub(super) const CONTENT: [(&str, &str); 53] = content();
+
+const fn content() -> [(&'static str, &'static str); 53] {
+    let mut columns = [("", ""); 53];
+    let mut at = 0;
+    while at < columns.len() {
+        let (name, kind) = row::CONTENT[at];
+        let kind = match kind {
+            Kind::Text => TEXT,
+            Kind::Count => COUNT,
+            Kind::Flag => FLAG,
+            Kind::Time => TIME,
+            Kind::Degrees => DEGREES,
+            Kind::Json | Kind::Texts => "jsonb",
+            Kind::Raw => "json",
+        };
+        columns[at] = (name, kind);
+        at += 1;
+    }
+    columns
+}
 
 /// What stands before them in the staging table: the place in the batch, and whether the row replaces what is there.
 pub(super) const STAGE: [(&str, &str); 2] = [("n", "bigint"), ("replaces", FLAG)];
@@ -107,21 +72,12 @@ impl Key {
     pub(super) fn of(event: &Normalized<'_>) -> (Self, bool) {
         let id = event.event_id();
         let key = Self {
-            minute: event.time().map_or(0, |time| time.as_millis().div_euclid(MINUTE)),
-            id: id.map_or_else(|| digest(event), |id| key_part(&id.decode())),
+            minute: row::minute(event),
+            id: id.map_or_else(|| row::made_id(event), |id| key_part(&id.decode())),
             source_type: event.text(Field::Type).map_or_else(String::new, |name| key_part(&name.decode())),
         };
         (key, id.is_none())
     }
-}
-
-fn digest(event: &Normalized<'_>) -> String {
-    let mut id = "sha256:".to_owned();
-    for byte in event.digest() {
-        // Writing to a String cannot fail.
-        let _ = write!(id, "{byte:02x}");
-    }
-    id
 }
 
 /// What of a row does not come from the event itself.
@@ -148,11 +104,7 @@ pub(super) fn write(place: &Place<'_>, stored: &StoredEvent<'_>, event: &Normali
     row.plain(Some(&place.key.source_type));
     row.number(Some(place.twin));
     row.history(stored, event);
-    row.identity(event);
-    row.message(event);
-    row.bounce(event);
-    row.engagement(event);
-    row.rest(event);
+    row::write(event, &mut row);
     row.sized(|out| {
         if place.raw {
             push_raw(event.raw(), out);
@@ -189,33 +141,17 @@ impl Row<'_> {
         }
     }
 
-    fn number(&mut self, number: Option<i64>) {
-        self.value(number.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
+    fn history(&mut self, stored: &StoredEvent<'_>, event: &Normalized<'_>) {
+        self.plain(Some(stored.stream.as_str()));
+        self.number(Some(instant(stored.observed_at).unwrap_or_default()));
+        self.flag(Some(stored.late));
+        self.number(row::late_by(stored, event));
+        self.number(Some(i64::from(stored.revision)));
+        self.time(stored.revision.then_some(stored.observed_at));
     }
+}
 
-    fn flag(&mut self, flag: Option<bool>) {
-        self.value(flag.map(|flag| [u8::from(flag)]).as_ref().map(<[u8; 1]>::as_slice));
-    }
-
-    /// Beyond what a bigint holds a count is as good as absent; `raw` has it.
-    fn count(&mut self, count: Option<u64>) {
-        self.number(count.and_then(|count| i64::try_from(count).ok()));
-    }
-
-    fn degrees(&mut self, number: Option<&str>) {
-        let degrees = number.and_then(|number| number.parse::<f64>().ok()).filter(|degrees| degrees.is_finite());
-        self.value(degrees.map(f64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
-    }
-
-    fn time(&mut self, time: Option<UtcMillis>) {
-        self.number(time.and_then(instant));
-    }
-
-    /// Text of this program's, or that was cleaned before.
-    fn plain(&mut self, text: Option<&str>) {
-        self.value(text.map(str::as_bytes));
-    }
-
+impl Cells for Row<'_> {
     fn text(&mut self, text: Option<Text<'_>>) {
         self.plain(text.map(|text| clean(text.decode())).as_deref());
     }
@@ -225,110 +161,34 @@ impl Row<'_> {
         self.plain(text.map(|text| clip(clean(text.decode()))).as_deref());
     }
 
-    fn nulls(&mut self, count: usize) {
-        (0..count).for_each(|_| self.null());
+    /// Text of this program's, or that was cleaned before.
+    fn plain(&mut self, text: Option<&str>) {
+        self.value(text.map(str::as_bytes));
     }
 
-    fn history(&mut self, stored: &StoredEvent<'_>, event: &Normalized<'_>) {
-        self.plain(Some(stored.stream.as_str()));
-        self.number(Some(instant(stored.observed_at).unwrap_or_default()));
-        self.flag(Some(stored.late));
-        let delay = event.time().filter(|_| stored.late).map(|time| stored.observed_at.since(time));
-        self.number(delay.filter(|delay| *delay >= 0));
-        self.number(Some(i64::from(stored.revision)));
-        self.time(stored.revision.then_some(stored.observed_at));
+    fn number(&mut self, number: Option<i64>) {
+        self.value(number.map(i64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
     }
 
-    fn identity(&mut self, event: &Normalized<'_>) {
-        let known = event.event_type();
-        self.short(Some(event.type_name()));
-        self.number(known.and_then(|known| known.type_id).map(i64::from));
-        self.plain(known.and_then(|known| known.group));
-        self.time(event.time());
+    fn flag(&mut self, flag: Option<bool>) {
+        self.value(flag.map(|flag| [u8::from(flag)]).as_ref().map(<[u8; 1]>::as_slice));
     }
 
-    fn message(&mut self, event: &Normalized<'_>) {
-        self.short(event.recipient());
-        self.short(event.recipient_domain());
-        for field in [Field::RcptType, Field::FriendlyFrom, Field::SendingDomain, Field::Subject] {
-            self.text(event.text(field));
-        }
-        self.short(event.text(Field::MessageId));
-        self.text(event.text(Field::TransmissionId));
-        self.short(event.text(Field::CampaignId));
-        for field in [
-            Field::TemplateId,
-            Field::TemplateVersion,
-            Field::SubaccountId,
-            Field::IpPool,
-            Field::SendingIp,
-            Field::MailboxProvider,
-            Field::MailboxProviderRegion,
-        ] {
-            self.text(event.text(field));
-        }
-        self.time(event.injected_at());
-        self.flag(event.flag(Field::Transactional));
+    fn time(&mut self, time: Option<UtcMillis>) {
+        self.number(time.and_then(instant));
     }
 
-    fn bounce(&mut self, event: &Normalized<'_>) {
-        let Some(bounce) = event.bounce() else { return self.nulls(7) };
-        self.count(bounce.class);
-        self.plain(bounce.name);
-        self.plain(bounce.category.map(Category::as_str));
-        self.count(bounce.code);
-        self.text(bounce.reason);
-        self.text(bounce.raw_reason);
-        self.flag(Some(bounce.out_of_band));
+    fn degrees(&mut self, degrees: Option<f64>) {
+        self.value(degrees.map(f64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
     }
 
-    fn engagement(&mut self, event: &Normalized<'_>) {
-        let Some(engagement) = event.engagement() else { return self.nulls(14) };
-        for text in [engagement.ip, engagement.user_agent, engagement.url, engagement.link_name] {
-            self.text(text);
-        }
-        self.flag(engagement.initial);
-        self.flag(engagement.amp);
-        self.flag(engagement.mobile);
-        self.flag(engagement.proxy);
-        self.flag(engagement.prefetched);
-        let geo = engagement.geo.unwrap_or_default();
-        for text in [geo.country, geo.region, geo.city] {
-            self.text(text);
-        }
-        self.degrees(geo.latitude);
-        self.degrees(geo.longitude);
+    fn json(&mut self, json: Option<&[u8]>) {
+        self.sized(|out| json.is_some_and(|json| push_jsonb(json, out)));
     }
 
-    fn rest(&mut self, event: &Normalized<'_>) {
-        let complaint = event.complaint();
-        self.text(complaint.and_then(|complaint| complaint.kind));
-        self.text(complaint.and_then(|complaint| complaint.by));
-        self.text(complaint.and_then(|complaint| complaint.to));
-        let attempt = event.delivery_attempt();
-        self.count(attempt.and_then(|attempt| attempt.retries));
-        self.count(attempt.and_then(|attempt| attempt.queue_ms));
-        self.text(attempt.and_then(|attempt| attempt.ip));
-        self.text(attempt.and_then(|attempt| attempt.method));
-        let mut json = Vec::new();
-        let has_metadata = event.write_metadata(&mut json);
-        self.sized(|out| has_metadata && push_jsonb(&json, out));
-        json.clear();
-        let has_tags = write_tags(event, &mut json);
-        self.sized(|out| has_tags && push_jsonb(&json, out));
+    fn nothing(&mut self, kinds: &[Kind]) {
+        kinds.iter().for_each(|_| self.null());
     }
-}
-
-fn write_tags(event: &Normalized<'_>, out: &mut Vec<u8>) -> bool {
-    let Some(tags) = event.tags() else { return false };
-    out.push(b'[');
-    for (at, tag) in tags.iter().enumerate() {
-        out.extend_from_slice(if at > 0 { b",\"" } else { b"\"" });
-        out.extend_from_slice(tag.escaped().as_bytes());
-        out.push(b'"');
-    }
-    out.push(b']');
-    true
 }
 
 /// Milliseconds from 1970 to 2000, where PostgreSQL begins to count.

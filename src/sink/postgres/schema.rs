@@ -69,12 +69,26 @@ pub(super) struct Claim {
     pub(super) progress: Progress,
 }
 
+/// A claim that follows one of the same sink's. The answer to it may be lost: when it comes again, the row has either epoch.
+#[derive(Clone, Copy)]
+pub(super) struct Again {
+    claimed: i64,
+    next: i64,
+}
+
+impl Again {
+    /// A claim after the one of the epoch `claimed`. Its own is none that anybody else comes to, who counts by one.
+    pub(super) fn after(claimed: i64) -> Self {
+        Self { claimed, next: claimed.saturating_add(fastrand::i64(1 << 20..1 << 40)) }
+    }
+}
+
 /// Looks at the server, makes what is missing, and claims the table; one transaction.
 pub(super) async fn open(
     client: &Client,
     options: &Options,
     known: Option<&Progress>,
-    claimed: Option<i64>,
+    again: Option<Again>,
     note: &(dyn Fn(Note) + Send + Sync),
 ) -> Result<Claim, Trouble> {
     look(client, note).await?;
@@ -82,7 +96,7 @@ pub(super) async fn open(
     client.batch_execute("BEGIN").await?;
     client.batch_execute(LOCK).await?;
     let table = tables(client, &names, known).await?;
-    let (epoch, seq) = claim(client, &names, &options.sink, claimed).await?;
+    let (epoch, seq) = claim(client, &names, &options.sink, again).await?;
     client.batch_execute("COMMIT").await?;
     let progress = match known {
         None => Progress::none(table),
@@ -186,14 +200,15 @@ fn fresh_id() -> Result<String, Trouble> {
 }
 
 /// Takes the table over, or over again: then only if nobody else did meanwhile.
-async fn claim(client: &Client, names: &Names, sink: &str, claimed: Option<i64>) -> Result<(i64, i64), Trouble> {
+async fn claim(client: &Client, names: &Names, sink: &str, again: Option<Again>) -> Result<(i64, i64), Trouble> {
     let sql = format!(
         "INSERT INTO {0} AS p (table_name, sink, epoch, seq, batches, written_at) VALUES ($1, $2, 1, 0, 0, now()) \
-         ON CONFLICT (table_name, sink) DO UPDATE SET epoch = p.epoch + 1 \
-         WHERE $3::bigint IS NULL OR p.epoch = $3 RETURNING epoch, seq",
+         ON CONFLICT (table_name, sink) DO UPDATE SET epoch = coalesce($4::bigint, p.epoch + 1) \
+         WHERE $3::bigint IS NULL OR p.epoch IN ($3, $4) RETURNING epoch, seq",
         names.position
     );
-    let row = client.query_opt(&sql, &[&names.table, &sink, &claimed]).await?;
+    let (claimed, next) = (again.map(|again| again.claimed), again.map(|again| again.next));
+    let row = client.query_opt(&sql, &[&names.table, &sink, &claimed, &next]).await?;
     row.map(|row| (row.get(0), row.get(1))).ok_or_else(|| stale(sink).into())
 }
 

@@ -31,13 +31,14 @@ const TURN: usize = 256;
 
 /// The statements of a batch, prepared.
 pub(super) struct Statements {
-    claim: Statement,
+    pub(super) claim: Statement,
     copy: Statement,
     insert: Statement,
     revise: Statement,
     again: Statement,
     advance: Statement,
-    events: String,
+    forget: Statement,
+    pub(super) events: String,
 }
 
 impl Statements {
@@ -60,7 +61,12 @@ impl Statements {
              WHERE table_name = $1 AND sink = $2 AND epoch = $3 RETURNING seq",
             names.events
         );
+        let forget = format!(
+            "DELETE FROM {} WHERE (minute, id, source_type) IN (SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[]))",
+            names.events
+        );
         Ok(Self {
+            forget: client.prepare(&forget).await?,
             claim: client.prepare(&claim).await?,
             copy: client.prepare(&format!("COPY {TABLE} FROM STDIN (FORMAT binary)")).await?,
             insert: client.prepare(&insert).await?,
@@ -119,6 +125,8 @@ pub(super) struct Rows {
     passes: Vec<Pass>,
     /// Events without an id: which twin each is, only the table can tell.
     anonymous: Vec<Anonymous>,
+    /// Events that are to be forgotten. Nothing of them comes behind their tombstones.
+    forgotten: Vec<Key>,
     run: Option<Run>,
     again: bool,
     raw: bool,
@@ -151,8 +159,14 @@ impl Rows {
     /// The rows of a batch, but for those of events without an id.
     pub(super) async fn of(batch: &Batch<'_>, progress: &Progress, raw: bool) -> Result<Self, Refusal> {
         let mut runs = Runs::new(progress, batch);
-        let mut rows =
-            Self { passes: vec![Pass::default()], anonymous: Vec::new(), run: None, again: batch.again, raw };
+        let mut rows = Self {
+            passes: vec![Pass::default()],
+            anonymous: Vec::new(),
+            forgotten: Vec::new(),
+            run: None,
+            again: batch.again,
+            raw,
+        };
         let mut held = HashSet::new();
         for (at, stored) in batch.events.iter().enumerate() {
             if at % TURN == TURN - 1 {
@@ -160,6 +174,10 @@ impl Rows {
             }
             let event = normalized(stored)?;
             let (key, is_anonymous) = Key::of(&event);
+            if event.is_tombstone() {
+                rows.forgotten.push(key);
+                continue;
+            }
             if let Some(anonymous) = runs.step(at, stored, &key, is_anonymous) {
                 rows.anonymous.push(anonymous);
                 continue;
@@ -171,7 +189,8 @@ impl Rows {
             }
             rows.push(&Place { key: &key, twin: 0, n: number(at), replaces, raw }, stored, &event);
         }
-        rows.run = if batch.again { progress.run.clone() } else { runs.run };
+        let is_aside = batch.again || runs.run.is_none();
+        rows.run = if is_aside { progress.run.clone() } else { runs.run };
         Ok(rows)
     }
 
@@ -216,6 +235,12 @@ impl Rows {
                 let replace = if self.again { &statements.again } else { &statements.revise };
                 client.execute(replace, &[]).await?;
             }
+        }
+        if !self.forgotten.is_empty() {
+            let minutes: Vec<i64> = self.forgotten.iter().map(|key| key.minute).collect();
+            let ids: Vec<&str> = self.forgotten.iter().map(|key| key.id.as_str()).collect();
+            let kinds: Vec<&str> = self.forgotten.iter().map(|key| key.source_type.as_str()).collect();
+            client.execute(&statements.forget, &[&minutes, &ids, &kinds]).await?;
         }
         let seq = client.query_one(&statements.advance, &who).await?.get(0);
         client.batch_execute("COMMIT").await?;

@@ -17,6 +17,11 @@
 //! - A batch that is handed over *again*, a replay, replaces rows in the same way and counts nothing. A body that was
 //!   revised since does not come back.
 //!
+//! # Who is to be forgotten
+//!
+//! A tombstone takes the row of its event out. Asked for a person, the sink looks through every row, also those whose event
+//! has left the spool. What is taken out is overwritten (`secure_delete`), and the log is emptied.
+//!
 //! # A database that others touch
 //!
 //! The receipt names the database and the highest number it had given to a row. Where it does not agree with the file:
@@ -28,6 +33,7 @@
 //! That the path still leads to the open file is looked at before each batch and before its ack: SQLite would write on
 //! into a file that was deleted.
 
+mod erase;
 mod open;
 mod receipt;
 mod refusal;
@@ -37,8 +43,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use super::{Batch, Receipt, Refusal, Sink};
+use super::{Batch, Receipt, Refusal, Sink, Sought, Taken};
 use crate::core::BoxFuture;
+use crate::core::person::Person;
 use receipt::Progress;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -119,7 +126,8 @@ enum Desk {
     Gone,
 }
 
-type Return = (Option<Table>, Result<Progress, Refusal>);
+type Return = (Option<Table>, Result<Worked, Refusal>);
+type Worked = (Progress, Taken);
 
 impl SqliteSink {
     /// Opens the database, and creates it where it is missing and no row of it was acknowledged. Returns the receipt to
@@ -131,7 +139,7 @@ impl SqliteSink {
     ) -> Result<(Self, Receipt), Refusal> {
         let progress = Progress::of_receipt(receipt)?;
         let mut sink = Self { rules: Arc::new(options), on_note, progress, desk: Desk::Gone };
-        let progress = sink.run(|_, progress| (Ok(progress), true)).await?;
+        let (progress, _) = sink.run(|_, progress| (Ok((progress, Taken::default())), true)).await?;
         let receipt = progress.to_receipt();
         sink.progress = Some(progress);
         Ok((sink, receipt))
@@ -139,9 +147,9 @@ impl SqliteSink {
 
     /// Runs `work` on the blocking thread, once an earlier call that was given up has ended, and waits for it. What such a
     /// call wrote stays and is not acknowledged, as if the process had died: its batch may come again.
-    async fn run<F>(&mut self, work: F) -> Result<Progress, Refusal>
+    async fn run<F>(&mut self, work: F) -> Result<Worked, Refusal>
     where
-        F: FnOnce(&mut Table, Progress) -> (Result<Progress, Refusal>, bool) + Send + 'static,
+        F: FnOnce(&mut Table, Progress) -> (Result<Worked, Refusal>, bool) + Send + 'static,
     {
         if matches!(self.desk, Desk::Away(_)) {
             let _given_up = self.welcome_back().await;
@@ -167,7 +175,7 @@ impl SqliteSink {
     }
 
     /// Waits for the blocking thread. Safe to be dropped and called again.
-    async fn welcome_back(&mut self) -> Result<Progress, Refusal> {
+    async fn welcome_back(&mut self) -> Result<Worked, Refusal> {
         let lost = |why: String| Err(Refusal::Later { why, after: None });
         let Desk::Away(handle) = &mut self.desk else {
             return lost("the database was not at work".to_owned());
@@ -188,8 +196,20 @@ impl SqliteSink {
             return Ok(progress.to_receipt());
         }
         let handed = Handed::of(batch);
-        let progress = self.run(move |table, progress| table.write(&handed, &progress)).await?;
+        let written = self.run(move |table, progress| {
+            let (written, is_usable) = table.write(&handed, &progress);
+            (written.map(|progress| (progress, Taken::default())), is_usable)
+        });
+        let (progress, _) = written.await?;
         Ok(self.progress.insert(progress).to_receipt())
+    }
+
+    async fn erase_person(&mut self, person: Person, pseudonym: Option<String>) -> Result<Taken, Refusal> {
+        let taken = self.run(move |table, progress| {
+            let (taken, is_usable) = table.erase(&person, pseudonym.as_deref());
+            (taken.map(|taken| (progress, taken)), is_usable)
+        });
+        taken.await.map(|(_, taken)| taken)
     }
 }
 
@@ -203,9 +223,16 @@ impl Sink for SqliteSink {
             let checked = self.run(|table, progress| {
                 let result = table.check();
                 let is_usable = result.is_ok();
-                (result.map(|()| progress), is_usable)
+                (result.map(|()| (progress, Taken::default())), is_usable)
             });
             checked.await.map(|_| ())
+        })
+    }
+
+    fn erase<'a>(&'a mut self, sought: &'a Sought<'a>) -> BoxFuture<'a, Result<Option<Taken>, Refusal>> {
+        Box::pin(async move {
+            let taken = self.erase_person(sought.person.clone(), sought.pseudonym.clone()).await?;
+            Ok(Some(taken))
         })
     }
 }

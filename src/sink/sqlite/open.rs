@@ -24,8 +24,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(if cfg!(test) { 50 } else {
 /// The log is moved into the database at this many pages, 32 MiB: what a batch changes of an index is then often written
 /// to the database once for several batches.
 const LOG_PAGES: u32 = 8_192;
-/// A batch and the hot ends of the indexes: 64 MiB at most.
-const CACHE_KIB: u32 = 65_536;
+/// A batch and the hot ends of the indexes: 8 MiB at most. The system's own cache has the rest, which it can take back.
+const CACHE_KIB: u32 = 8_192;
 
 const DOING: &str = "use the database";
 
@@ -159,6 +159,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
          PRAGMA fullfsync = ON;
          PRAGMA checkpoint_fullfsync = ON;
          PRAGMA journal_size_limit = 67108864;
+         PRAGMA secure_delete = ON;
          PRAGMA wal_autocheckpoint = {LOG_PAGES};
          PRAGMA cache_size = -{CACHE_KIB};"
     ))?;

@@ -67,24 +67,11 @@ impl Progress {
 
     /// Reads a receipt; an empty one is as good as none.
     pub(super) fn of_receipt(receipt: Option<&Receipt>) -> Result<Option<Self>, Refusal> {
-        let Some(Receipt(text)) = receipt.filter(|receipt| !receipt.0.is_empty()) else { return Ok(None) };
-        let unreadable = |what: String| Refusal::Unusable {
-            why: format!("the receipt of this sqlite sink cannot be read: {what}"),
-            hint: "it was stored by a newer sparkspool, or for a sink of another kind under this name: \
-                   run that version again, or rename the sink"
-                .to_owned(),
-        };
-        let progress: Self = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
-        if progress.version == VERSION {
-            Ok(Some(progress))
-        } else {
-            Err(unreadable(format!("version {}", progress.version)))
-        }
+        Receipt::read(receipt, "sqlite", VERSION)
     }
 
     /// The receipt to store with the position.
     pub(super) fn to_receipt(&self) -> Receipt {
-        // A struct of texts and numbers always has a JSON form.
-        Receipt(serde_json::to_string(self).unwrap_or_default())
+        Receipt::of(self)
     }
 }

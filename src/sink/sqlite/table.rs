@@ -1,13 +1,15 @@
 //! The blocking half of the sqlite sink: it owns the connection and writes one batch at a time, in one transaction.
 //! It exists apart from the async half so that every access to the database runs in order, on one blocking thread.
 
+use super::erase::{self, Failed, Pages};
 use super::receipt::{Progress, Run};
 use super::row::{Binder, CONTENT, HISTORY, Instant, KEY, Key};
 use super::{OnNote, Rules, open, refusal};
 use crate::core::event::{StoredEvent, StreamName};
 use crate::core::normalize::Normalized;
+use crate::core::person::Person;
 use crate::core::time::UtcMillis;
-use crate::sink::{Batch, Refusal};
+use crate::sink::{Batch, Refusal, Taken};
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -66,6 +68,7 @@ struct Sql {
     insert: String,
     revise: String,
     again: String,
+    forget: &'static str,
 }
 
 static SQL: LazyLock<Sql> = LazyLock::new(|| {
@@ -89,13 +92,17 @@ static SQL: LazyLock<Sql> = LazyLock::new(|| {
         ),
         // A body that was revised since does not come back.
         again: format!("UPDATE events SET {content} WHERE {which} AND ?6 >= coalesce(revised_at, observed_at)"),
+        // Twins are equal in every value: where one is to be forgotten, all are.
+        forget: "DELETE FROM events WHERE minute = ?1 AND id = ?2 AND source_type = ?3",
     }
 });
 
 /// The owner of the database.
 pub(super) struct Table {
     rules: Arc<Rules>,
+    // Fields are dropped in this order.
     conn: Connection,
+    pages: Pages,
     place: open::Place,
 }
 
@@ -109,7 +116,8 @@ impl Table {
     ) -> Result<(Self, Progress), Refusal> {
         let (conn, place) = open::writer(&rules.path, progress)?;
         let known = open::compare(&conn, &rules.path, progress, on_note)?;
-        Ok((Self { rules: Arc::clone(rules), conn, place }, known))
+        let pages = Pages::of(&rules.path);
+        Ok((Self { rules: Arc::clone(rules), conn, pages, place }, known))
     }
 
     /// Says whether a batch would be accepted now; changes nothing.
@@ -120,6 +128,19 @@ impl Table {
         open::writable(&self.conn, &self.rules.path)
     }
 
+    /// Takes a person's rows out; the flag is as in [`Table::write`].
+    pub(super) fn erase(&mut self, person: &Person, pseudonym: Option<&str>) -> (Result<Taken, Refusal>, bool) {
+        let path = &self.rules.path;
+        if let Err(refusal) = self.place.verify(path) {
+            return (Err(refusal), false);
+        }
+        match erase::erase(&mut self.conn, &mut self.pages, person, pseudonym) {
+            Ok(taken) => (Ok(taken), true),
+            Err(Failed::Sqlite(error)) => (Err(refusal::of(&error, "write to", path)), refusal::is_passing(&error)),
+            Err(Failed::Refused(refusal)) => (Err(refusal), true),
+        }
+    }
+
     /// Writes a batch and makes it durable, or changes nothing. The flag says whether the connection can be used on.
     pub(super) fn write(&mut self, handed: &Handed, progress: &Progress) -> (Result<Progress, Refusal>, bool) {
         let path = &self.rules.path;
@@ -128,7 +149,12 @@ impl Table {
         }
         match write(&mut self.conn, handed, progress, self.rules.include_raw) {
             // Into a file that has no name any more the batch went for nothing.
-            Ok(written) => match self.place.verify(path) {
+            Ok((written, forgot)) => match self.place.verify(path) {
+                Ok(()) if forgot => {
+                    // What was taken out is still in the log. A reader may hold that back; the next checkpoint does it.
+                    let _ = erase::empty_log(&self.conn);
+                    (Ok(written), true)
+                }
                 Ok(()) => (Ok(written), true),
                 Err(refusal) => (Err(refusal), false),
             },
@@ -167,17 +193,20 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
-fn write(conn: &mut Connection, handed: &Handed, progress: &Progress, raw: bool) -> Result<Progress, Trouble> {
+/// Writes a batch in one transaction. The second figure: whether rows were taken out with it.
+fn write(conn: &mut Connection, handed: &Handed, progress: &Progress, raw: bool) -> Result<(Progress, bool), Trouble> {
     let tx = Transaction::new(conn, TransactionBehavior::Immediate)?;
     let mut desk = Desk::new(&tx, handed, progress, raw)?;
     for event in handed.events() {
         desk.put(&event, handed.again)?;
     }
-    let run = if handed.again { progress.run.clone() } else { desk.runs.run.take() };
+    let is_aside = handed.again || desk.runs.run.is_none();
+    let run = if is_aside { progress.run.clone() } else { desk.runs.run.take() };
+    let forgot = desk.forgotten > 0;
     drop(desk);
     let seq = open::highest(&tx)?.max(progress.seq);
     tx.commit()?;
-    Ok(Progress { seq, run, ..progress.clone() })
+    Ok((Progress { seq, run, ..progress.clone() }, forgot))
 }
 
 /// A transaction under way.
@@ -185,10 +214,12 @@ struct Desk<'t> {
     insert: Statement<'t>,
     revise: Statement<'t>,
     again: Statement<'t>,
+    forget: Statement<'t>,
     runs: Runs<'t>,
     key: Key,
-    scratch: String,
     raw: bool,
+    /// Rows that were taken out.
+    forgotten: usize,
 }
 
 impl<'t> Desk<'t> {
@@ -199,10 +230,11 @@ impl<'t> Desk<'t> {
             insert: insert?,
             revise: revise?,
             again: again?,
+            forget: tx.prepare(SQL.forget)?,
             runs,
             key: Key::default(),
-            scratch: String::new(),
             raw,
+            forgotten: 0,
         })
     }
 
@@ -210,6 +242,11 @@ impl<'t> Desk<'t> {
         let event = Normalized::parse(stored.raw)
             .map_err(|error| Trouble::Event(format!("an event of the spool cannot become a row: {error}")))?;
         self.key.read(&event);
+        if event.is_tombstone() {
+            let Key { minute, id, source_type, .. } = &self.key;
+            self.forgotten += self.forget.execute((minute, id, source_type))?;
+            return Ok(());
+        }
         if let Some(twin) = self.runs.step(stored, &self.key)?
             && self.run(Task::Insert, twin, stored, &event)? > 0
         {
@@ -235,7 +272,7 @@ impl<'t> Desk<'t> {
             Task::Revise => &mut self.revise,
             Task::Again => &mut self.again,
         };
-        Binder::new(statement, &mut self.scratch).bind(&self.key, twin, stored, event, self.raw)?;
+        Binder::new(statement).bind(&self.key, twin, stored, event, self.raw)?;
         statement.raw_execute()
     }
 }

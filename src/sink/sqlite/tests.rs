@@ -357,3 +357,100 @@ async fn a_receipt_of_another_kind_of_sink_is_refused() {
     world.stored = Some(Receipt("{\"version\":1,\"files\":{}}".to_owned()));
     assert!(matches!(world.reopen().await, Err(Refusal::Unusable { .. })));
 }
+
+fn of_person(id: u32, address: &str) -> String {
+    format!(
+        r#"{{"type":"open","event_id":"{id}","timestamp":"2026-11-12T10:00:07Z","rcpt_to":"{address}","subject":"{id}"}}"#
+    )
+}
+
+fn stone_of(raw: &str) -> String {
+    crate::core::erased::tombstone(raw, UtcMillis::from_secs(1_794_600_000))
+}
+
+impl World {
+    async fn erase(&mut self, address: &str, pseudonym: Option<&str>) -> Taken {
+        let person = Person::new(address).unwrap();
+        let sought = Sought { person: &person, pseudonym: pseudonym.map(str::to_owned) };
+        self.sink.as_mut().unwrap().erase(&sought).await.unwrap().unwrap()
+    }
+
+    fn holds(&self, text: &str) -> bool {
+        let wal = self.folder.path().join("events.db-wal");
+        let bytes = [self.path(), wal].map(|path| std::fs::read(path).unwrap_or_default()).concat();
+        memchr::memmem::find(&bytes.to_ascii_lowercase(), text.as_bytes()).is_some()
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_takes_the_row_of_its_event_out_and_all_its_twins() {
+    let mut world = World::new().await;
+    let (first, second, twin) = (named(1, "a"), named(2, "b"), nameless("c"));
+    world.write(&given(&[first.clone(), second, twin.clone(), twin.clone()], 0)).await;
+    let stones = given(&[stone_of(&first), stone_of(&twin), stone_of(&named(9, "never here"))], 5);
+    for _ in 0..2 {
+        world.write(&stones).await;
+        assert_eq!(world.subjects(), "b");
+    }
+    world.replay(&stones).await;
+    world.reopen().await.unwrap();
+    // Twins are told apart as before.
+    world.write(&given(&[twin.clone(), twin], 9)).await;
+    assert_eq!(world.subjects(), "b c c");
+    assert!(world.notes().is_empty());
+}
+
+#[tokio::test]
+async fn a_person_is_taken_out_wherever_a_row_names_them_and_out_of_every_byte() {
+    let mut world = World::new().await;
+    let quoted = of_person(4, "bob@example.org").replace("\"4\"}", r#""write to Ann\u0040example.org"}"#);
+    let raws = [
+        of_person(1, "Ann@Example.org"),
+        of_person(2, "joann@example.org"),
+        of_person(3, "0a1b"),
+        quoted,
+        named(5, "e"),
+    ];
+    world.write(&given(&raws, 0)).await;
+    assert!(world.holds("ann@example.org") && world.holds("0a1b"));
+    let taken = world.erase("ann@example.org", Some("0a1b")).await;
+    assert_eq!((taken, world.subjects().as_str()), (Taken { rows: 3, remains: false }, "2 e"));
+    assert!(!world.holds("\"ann@example.org") && !world.holds("0a1b") && world.holds("joann@example.org"));
+    assert_eq!(world.erase("ann@example.org", Some("0a1b")).await, Taken::default());
+    // What comes again is new: the store has taken care that nothing does.
+    world.write(&given(&[named(6, "f")], 1)).await;
+    assert_eq!(world.subjects(), "2 e f");
+}
+
+#[tokio::test]
+async fn what_others_deleted_without_overwriting_it_is_gone_as_well() {
+    let mut world = World::new().await;
+    let raws: Vec<String> = (0..300).map(|id| of_person(id, "ann@example.org")).collect();
+    world.write(&given(&raws, 0)).await;
+    world.write(&given(&[named(900, "kept")], 1)).await;
+    let conn = Connection::open(world.path()).unwrap();
+    conn.execute_batch(
+        "PRAGMA secure_delete = OFF; DELETE FROM events WHERE recipient IS NOT NULL; PRAGMA wal_checkpoint",
+    )
+    .unwrap();
+    drop(conn);
+    assert!(world.holds("ann@example.org"), "rows that are gone are still there to be read");
+    assert_eq!(world.erase("ann@example.org", None).await, Taken::default());
+    assert!(!world.holds("ann@example.org"));
+    assert_eq!(world.subjects(), "kept");
+}
+
+#[tokio::test]
+async fn a_reader_that_never_ends_keeps_an_erasure_from_being_called_done() {
+    let mut world = World::new().await;
+    world.write(&given(&[of_person(1, "ann@example.org")], 0)).await;
+    let reader = Connection::open(world.path()).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
+    let person = Person::new("ann@example.org").unwrap();
+    let sought = Sought { person: &person, pseudonym: None };
+    let refused = world.sink.as_mut().unwrap().erase(&sought).await;
+    assert!(matches!(refused, Err(Refusal::Later { .. })), "{refused:?}");
+    drop(reader);
+    assert_eq!(world.erase("ann@example.org", None).await, Taken::default());
+    assert!(!world.holds("ann@example.org"));
+}

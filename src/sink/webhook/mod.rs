@@ -6,7 +6,7 @@ mod sign;
 
 pub use sign::{KeyProblem, Secrets, SendGridKey};
 
-use super::encode::{BatchNoted, Format};
+use super::encode::{Format, Noted};
 use super::{Batch, Receipt, Refusal, Sink};
 use crate::core::BoxFuture;
 use crate::core::event::StoredEvent;
@@ -16,9 +16,11 @@ use crate::net::{Client, NetError};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::future::join_all;
 use secrecy::{ExposeSecret, SecretString};
+use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use url::Url;
 
@@ -31,6 +33,8 @@ pub struct Options {
     pub format: Format,
     /// Whether each event is a request of its own.
     pub single: bool,
+    /// Requests in flight at once, where each event is one; at least 1. With more than one, order is lost.
+    pub concurrency: usize,
     /// Whether bodies are compressed.
     pub gzip: bool,
     /// Further headers.
@@ -50,8 +54,8 @@ pub struct WebhookSink {
     now: Arc<dyn Fn() -> UtcMillis + Send + Sync>,
     /// Told of what the format has no equivalent for.
     on_skipped: Arc<dyn Fn(u64) + Send + Sync>,
-    /// Where events go one by one: the batch that was not taken whole, and how many events of it were.
-    partly: Option<(String, usize)>,
+    /// Where events go one by one: the batch that was not taken whole, and for each of its events whether it was.
+    partly: Option<(String, Vec<bool>)>,
 }
 
 impl WebhookSink {
@@ -78,25 +82,56 @@ impl WebhookSink {
         Ok(Receipt::default())
     }
 
-    /// Posts one event after the other. Where one is not taken, those before it are not posted again with the next
-    /// attempt; only a restart of the process forgets them.
+    /// Posts each event by itself. Where one is not taken, those that were are not posted again with the next attempt;
+    /// only a restart of the process forgets them.
     async fn write_each(&mut self, batch: &Batch<'_>) -> Result<Receipt, Refusal> {
         let key = batch.key();
-        let before = self.partly.take().filter(|(known, _)| *known == key).map_or(0, |(_, done)| done);
-        let mut skipped = BatchNoted::default();
-        for (index, event) in batch.events.iter().enumerate().skip(before) {
-            let mut body = Vec::new();
-            let noted = self.options.format.write_single(event, &mut body).map_err(never)?;
-            skipped.add(noted);
-            if !noted.skipped
-                && let Err(refusal) = self.post(&key_of(event), body, false).await
-            {
-                self.partly = Some((key, index));
-                return Err(refusal);
+        let before = self.partly.take().filter(|(known, _)| *known == key);
+        let mut taken = before.map_or_else(|| vec![false; batch.events.len()], |(_, taken)| taken);
+        let left = Queue::new(taken.iter().enumerate().filter(|(_, taken)| !**taken).map(|(index, _)| index));
+        let lanes = join_all((0..self.options.concurrency.max(1)).map(|_| self.lane(batch, &left))).await;
+        let (mut skipped, mut refused) = (0, None);
+        for lane in lanes {
+            lane.taken.iter().for_each(|index| taken[*index] = true);
+            skipped += lane.skipped;
+            refused = graver(refused, lane.refused);
+        }
+        (self.on_skipped)(skipped);
+        match refused {
+            Some(refusal) => {
+                self.partly = Some((key, taken));
+                Err(refusal)
+            }
+            None => Ok(Receipt::default()),
+        }
+    }
+
+    /// Posts one event after the other of those that are left, until one is refused, here or in another lane.
+    async fn lane(&self, batch: &Batch<'_>, left: &Queue) -> Lane {
+        let mut lane = Lane::default();
+        while let Some(index) = left.next() {
+            let event = &batch.events[index];
+            match self.post_alone(event).await {
+                Ok(noted) => {
+                    lane.skipped += u64::from(noted.skipped);
+                    lane.taken.push(index);
+                }
+                Err(refusal) => {
+                    left.close();
+                    lane.refused = Some(refusal);
+                }
             }
         }
-        (self.on_skipped)(skipped.skipped);
-        Ok(Receipt::default())
+        lane
+    }
+
+    async fn post_alone(&self, event: &StoredEvent<'_>) -> Result<Noted, Refusal> {
+        let mut body = Vec::new();
+        let noted = self.options.format.write_single(event, &mut body).map_err(never)?;
+        if !noted.skipped {
+            self.post(&key_of(event), body, false).await?;
+        }
+        Ok(noted)
     }
 
     async fn post(&self, key: &str, body: Vec<u8>, is_batch: bool) -> Result<(), Refusal> {
@@ -136,6 +171,49 @@ impl WebhookSink {
         let asked = answer.header("retry-after").and_then(|value| retry_after(value, (self.now)()));
         verdict(answer.status, asked.and_then(|wait| u64::try_from(wait).ok()).map(Duration::from_millis))
     }
+}
+
+/// The events of a batch that are still to be posted, shared by all lanes.
+struct Queue(Mutex<VecDeque<usize>>);
+
+impl Queue {
+    fn new(left: impl Iterator<Item = usize>) -> Self {
+        Self(Mutex::new(left.collect()))
+    }
+
+    fn next(&self) -> Option<usize> {
+        self.lock().pop_front()
+    }
+
+    /// Nothing more of it is begun.
+    fn close(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<usize>> {
+        // Whole numbers are in it, which no panic leaves half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of the events that one lane posted.
+#[derive(Default)]
+struct Lane {
+    taken: Vec<usize>,
+    skipped: u64,
+    refused: Option<Refusal>,
+}
+
+/// Of two refusals the one to act on: what an operator must mend first, and an event is given up only where nothing else
+/// is in the way.
+fn graver(one: Option<Refusal>, other: Option<Refusal>) -> Option<Refusal> {
+    let rank = |refusal: &Option<Refusal>| match refusal {
+        None => 0,
+        Some(Refusal::Never { .. }) => 1,
+        Some(Refusal::Later { .. }) => 2,
+        Some(Refusal::Unusable { .. }) => 3,
+    };
+    if rank(&other) > rank(&one) { other } else { one }
 }
 
 /// What an event that is posted alone is known by.

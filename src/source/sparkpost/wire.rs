@@ -53,11 +53,18 @@ pub fn page(body: &Bytes, dialect: Dialect, filter: &Filter) -> Result<Page, Wir
             return Err(WireError::NotFiltered(term));
         }
     }
-    page.total = envelope.total_count.and_then(|token| json::scalar(token)?.parse().ok());
+    page.total = envelope.total_count.and_then(count);
     let href = envelope.links.and_then(next_href);
     page.next = href.as_deref().and_then(|href| cursor(href, dialect));
     page.dead_link = href.is_some() && page.next.is_none();
     Ok(page)
+}
+
+/// A count as number or text; a gateway that thinks in floating point writes `95.0`.
+fn count(token: &str) -> Option<u64> {
+    let text = json::scalar(token)?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    whole.parse().ok().filter(|_| fraction.bytes().all(|digit| digit == b'0'))
 }
 
 fn not_json(text: &str, at: usize) -> WireError {
@@ -385,6 +392,15 @@ mod tests {
         assert_eq!((page.rows.len(), page.rejects.len(), page.total), (1, 4, Some(5)));
         assert_eq!(page.raw_reject(&page.rejects[0]), b"7");
         assert_eq!(page.raw(&page.rows[0]), br#"{"type":"open","timestamp":"2026-11-12T00:00:00Z","event_id":"1"}"#);
+    }
+
+    #[test]
+    fn a_count_is_a_whole_number_however_it_is_written() {
+        let counts = [("95", Some(95)), ("\"95\"", Some(95)), ("95.0", Some(95)), ("95.5", None), ("-1", None)];
+        let others = [("9.5e1", None), ("null", None), ("[95]", None), ("99999999999999999999", None), ("\"\"", None)];
+        for (token, total) in counts.into_iter().chain(others) {
+            assert_eq!(count(token), total, "{token}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::read::{Copier, from_both_ends};
 use super::segments::{self, Doubt};
 use super::{Findings, Known, Task};
 use crate::core::body::BodySum;
+use crate::core::erased::keyed;
 use crate::core::page::{Page, Twins};
 use crate::core::plan::RETENTION;
 use crate::core::time::{DAY, MINUTE, UtcMillis};
@@ -114,7 +115,8 @@ fn make_anew(
         if segment.span().1 < known.latest.plus(-REACH) {
             return Ok(());
         }
-        let raws: Vec<&str> = segment.events().map(|event| event.raw).collect();
+        let raws: Vec<_> = segment.events().filter_map(|event| keyed(event.raw)).collect();
+        let raws: Vec<&str> = raws.iter().map(AsRef::as_ref).collect();
         let Some(mut page) = (task.take_apart)(&raws).filter(|page: &Page| page.rows.len() == raws.len()) else {
             return Ok(());
         };

@@ -32,6 +32,7 @@
 
 mod keys;
 mod ledgers;
+mod people;
 mod read;
 mod segments;
 
@@ -86,6 +87,8 @@ pub(super) struct Findings {
     pub(super) restarted: Vec<String>,
     /// Keys that were given up: so many events may come twice.
     pub(super) keys_lost: u64,
+    /// Whether people may have been on the list of erased ones who are not any more.
+    pub(super) erased_lost: bool,
 }
 
 /// What is known of the old store while it is gone through.
@@ -111,6 +114,7 @@ pub(super) fn salvage(old: &Connection, new: &mut Connection, task: &Task<'_>) -
     known.streams = ledgers::save_streams(old, &tx, &streams, &known, &mut findings)?;
     findings.streams = known.streams.len() as u64;
     ledgers::small_tables(old, &tx)?;
+    findings.erased_lost = !people::save(old, &tx, task.now)?;
     segments::save(old, &tx, &mut known, &mut findings)?;
     let doubts = segments::doubts(&known, task, &mut findings);
     keys::save(old, &tx, &known, &doubts, task, &mut findings)?;

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod capturing;
+mod erasing;
 mod failing;
 mod forwarding;
 mod ledger;

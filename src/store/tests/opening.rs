@@ -90,7 +90,7 @@ fn a_newer_schema_is_refused_and_left_byte_identical() {
     let path = database_with(dir.path(), NEWER);
     let before = std::fs::read(&path).unwrap();
     let error = Store::open(dir.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3 }), "{error}");
+    assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 4 }), "{error}");
     assert_eq!(kind(Reader::open(dir.path())), "newer");
     assert_eq!(kind(Mailbox::open(dir.path())), "newer");
     assert_eq!(std::fs::read(&path).unwrap(), before);
@@ -218,7 +218,7 @@ fn the_settings_hold_that_make_a_commit_durable() {
         ("busy_timeout", 5_000),
         ("secure_delete", 1),
         ("journal_size_limit", 64 << 20),
-        ("user_version", 3),
+        ("user_version", 4),
     ];
     for (name, value) in expected {
         assert_eq!(number(name), value, "{name}");
@@ -260,4 +260,27 @@ fn a_store_is_held_while_it_is_open_and_not_where_there_is_none() {
     assert!(is_held(dir.path()));
     drop(store);
     assert!(!is_held(dir.path()));
+}
+
+#[cfg(unix)]
+#[test]
+fn root_is_refused_a_store_of_somebody_elses() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Store::open(dir.path()).unwrap();
+    if std::os::unix::fs::chown(open::database(dir.path()), Some(61_184), None).is_err() {
+        // Only root can give a file away.
+        return;
+    }
+    // Beside the owner's daemon a command hands its work over, so it has to learn of that one first.
+    assert!(matches!(Store::open(dir.path()), Err(StoreError::Locked { .. })));
+    drop(held);
+    let names = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    assert!(matches!(Store::open(dir.path()), Err(StoreError::Foreign { owner: 61_184, .. })));
+    assert_eq!(names(), before);
 }

@@ -11,13 +11,31 @@ use sparkspool::simulator::{
 pub(crate) const START: UtcMillis = UtcMillis::from_secs(1_796_083_200);
 /// How long a run is.
 pub(crate) const SPAN: Millis = 14 * DAY;
-/// Rows a page: little, so that windows need many pages.
-pub(crate) const PAGE: u32 = 50;
-/// Every event that was shown this long without interruption must be captured: a day between two re-reads, an hour for
-/// one that is under way or has to be made again, an hour for replicas and retries.
-const SHOWN: Millis = 26 * HOUR;
-/// Between two ticks, in milliseconds: real streams tick more often, which only helps them.
-const TICKS: [Millis; 4] = [5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 30 * MINUTE];
+/// Between two re-reads of an hour.
+const REREAD: Millis = DAY;
+/// For what has to be asked again, and for replicas.
+const AGAIN: Millis = HOUR;
+
+/// How much there is in a run. Most are slim, so that many orders of events are tried, and two seeds of each fifty full,
+/// so that windows with many pages and short ticks are.
+struct Extent {
+    /// Events of a run, bursts included.
+    events: u32,
+    /// Rows a page: little, so that windows need many pages.
+    page: u32,
+    /// Between two ticks, in milliseconds: real streams tick more often, which only helps them.
+    ticks: &'static [Millis],
+}
+
+const FULL: Extent = Extent { events: 3_000, page: 50, ticks: &[5 * MINUTE, 10 * MINUTE, 20 * MINUTE, 30 * MINUTE] };
+const SLIM: Extent = Extent { events: 300, page: 12, ticks: &[HOUR, 2 * HOUR] };
+
+impl Extent {
+    fn of(seed: u64) -> &'static Self {
+        if seed % 50 < 2 { &FULL } else { &SLIM }
+    }
+}
+
 /// Share of answers that come compressed; all would only make runs slower.
 const COMPRESSED: f64 = 0.02;
 /// A process dies at so many of its requests.
@@ -39,6 +57,8 @@ pub(crate) struct Promise {
     /// Where no answer is short or old: events at most this late (first) need to be shown only so long (second), and a
     /// closed window holds everything that was shown when it was closed.
     pub(crate) prompt: Option<(Millis, Millis)>,
+    /// What happened this long before the end may not be read yet.
+    pub(crate) under_way: Millis,
 }
 
 /// One run before it begins.
@@ -99,30 +119,34 @@ impl Plan {
         let name = scenario.0.bytes().fold(0_u64, |sum, b| sum.wrapping_mul(131).wrapping_add(u64::from(b)));
         let mut rng = fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ name);
         let window = Window::new(START.plus(-DAY), START.plus(SPAN)).unwrap();
-        let mut options = Options::new(PopulationOptions::new(rng.u64(..), window, Size::Events(EVENTS)));
+        let Extent { events, page, ticks } = Extent::of(seed);
+        let mut options = Options::new(PopulationOptions::new(rng.u64(..), window, Size::Events(*events)));
         options.faults.seed = rng.u64(..);
         options.log_max = 0;
         options.population.bursts = 3;
-        options.population.burst_events = (PAGE * 6 / 5, PAGE * 26 / 5);
+        options.population.burst_events = (page * 6 / 5, page * 26 / 5);
         let (dialect, configured) = if seed.is_multiple_of(2) {
             (Dialect::Events, "events")
         } else {
             (Dialect::MessageEvents, "message-events")
         };
+        let tick = ticks[rng.usize(..ticks.len())];
+        // What is shown just behind a tick has to wait for the next, and an hour where ticks are shorter and fail.
+        let turn = tick.max(HOUR) + AGAIN;
         let mut plan = Self {
             seed,
             dialects: vec![dialect],
             configured,
-            page: (PAGE, "512KiB"),
+            page: (*page, "512KiB"),
             reread: "daily",
             compressed: COMPRESSED,
             options,
-            tick: TICKS[rng.usize(..TICKS.len())],
+            tick,
             crashes: 0.0,
             jumps: Vec::new(),
             down: None,
             silent: None,
-            promise: Promise { shown: SHOWN, prompt: Some((MINUTE, 2 * HOUR)) },
+            promise: Promise { shown: REREAD + turn, prompt: Some((MINUTE, turn)), under_way: turn },
             rng,
         };
         scenario.1(&mut plan);
@@ -140,12 +164,9 @@ impl Plan {
     }
 }
 
-/// Events of a run, bursts included.
-const EVENTS: u32 = 3_000;
-
 fn late_minutes(plan: &mut Plan) {
     (plan.options.population.late_share, plan.options.population.late_max) = (0.1, 20 * MINUTE);
-    plan.promise.prompt = Some((20 * MINUTE, 3 * HOUR));
+    plan.promise.prompt = plan.promise.prompt.map(|(_, shown)| (20 * MINUTE, shown + HOUR));
     plan.crashes = CRASHES;
 }
 
@@ -224,8 +245,8 @@ fn storms(plan: &mut Plan) {
 /// Edges read otherwise, ids of every kind, events that vanish, change, or carry a time ahead of their own.
 fn edges_and_ids(plan: &mut Plan) {
     let window = plan.options.population.window;
-    let adverse = PopulationOptions::adverse(plan.options.population.seed, window, Size::Events(EVENTS));
-    let PopulationOptions { bursts, burst_events, .. } = plan.options.population;
+    let PopulationOptions { seed, size, bursts, burst_events, .. } = plan.options.population;
+    let adverse = PopulationOptions::adverse(seed, window, size);
     plan.options.population =
         PopulationOptions { late_share: 0.0, changed_share: 0.01, bursts, burst_events, ..adverse };
     plan.options.behaviour.from_exclusive = plan.rng.bool();

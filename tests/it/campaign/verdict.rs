@@ -3,8 +3,9 @@
 
 use super::scenario::{Promise, SPAN, START};
 use super::world::Ran;
+use sparkspool::core::body::BodySum;
 use sparkspool::core::plan::{RETENTION, horizon};
-use sparkspool::core::time::{HOUR, MINUTE, Millis, SECOND, UtcMillis};
+use sparkspool::core::time::{MINUTE, Millis, SECOND, UtcMillis};
 use sparkspool::core::window::{Coverage, Window};
 use sparkspool::simulator::{Dialect, Event, EventId};
 use sparkspool::store::{Certificate, Gap, Position, Reader, StreamSummary};
@@ -12,8 +13,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// When the last windows of a run may still be under way, before its end.
-const UNDER_WAY: Millis = 2 * HOUR;
 /// How exactly a gap's end is known: the instant of the first plan after an outage is not.
 const AFTER_AN_OUTAGE: Millis = 5 * MINUTE;
 /// Complaints of a kind that are told.
@@ -215,18 +214,26 @@ fn describe(event: &Event) -> String {
 
 fn nothing_twice(ran: &Ran, terms: &Terms, bodies: &Bodies, verdict: &mut Verdict) {
     let events = ran.simulation.api().population().events();
-    let mut bodies_of: BTreeMap<usize, usize> = BTreeMap::new();
+    // Of each event how many bodies came, and how often all of them together.
+    let mut came: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+    for row in &bodies.rows {
+        let (bodies, times) = came.entry(row.events[0]).or_default();
+        *bodies += usize::from(!row.observed.is_empty());
+        *times += row.observed.len();
+    }
     for row in &bodies.rows {
         let event = &events[row.events[0]];
         let mut behind: Vec<usize> = row.events.clone();
         behind.dedup();
-        if row.observed.len() > behind.len() {
+        // Replicas of which one lags show the old body and the new one in turns. Each turn is a revision, up to a bound.
+        let (bodies, times) = came[&row.events[0]];
+        let flaps = event.changed_at.is_some() && bodies > 1 && times <= 1 + BodySum::REVISIONS_MAX as usize;
+        if row.observed.len() > behind.len() && !flaps {
             verdict
                 .complain("twice", format!("{} times {}, at {:?}", row.observed.len(), describe(event), row.observed));
         }
-        *bodies_of.entry(row.events[0]).or_default() += usize::from(!row.observed.is_empty());
     }
-    for (place, bodies) in bodies_of {
+    for (place, (bodies, _)) in came {
         let event = &events[place];
         // Without an id an event is its body, and two dialects give it two.
         let nameless = matches!(event.id, EventId::Nameless(_)) && terms.dialects.len() > 1;
@@ -295,7 +302,7 @@ fn exact_gaps(ran: &Ran, terms: &Terms, account: &Account, verdict: &mut Verdict
     }
     let mut settled = coverage.clone();
     gaps.windows().iter().for_each(|gap| settled.insert(*gap));
-    let due = Window::new(*floor, START.plus(SPAN - UNDER_WAY)).unwrap();
+    let due = Window::new(*floor, START.plus(SPAN - terms.promise.under_way)).unwrap();
     for unread in settled.missing(due) {
         verdict.complain("unread", format!("{unread} is neither read nor named in a gap"));
     }

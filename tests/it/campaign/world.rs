@@ -16,7 +16,7 @@ use sparkspool::source::SourceError;
 use sparkspool::store::{Handle, Reader, StoreError, StreamSummary};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -79,6 +79,8 @@ pub(crate) struct World {
     config: Config,
     tick: Millis,
     crashes: f64,
+    /// How often the machine was started: every other restart is one of the machine.
+    boots: AtomicU32,
 }
 
 /// What is counted and drawn while a run goes on.
@@ -181,6 +183,7 @@ async fn drive(mut plan: Plan) -> Ran {
         config,
         tick: plan.tick,
         crashes: plan.crashes,
+        boots: AtomicU32::new(0),
     });
     let mut read_before = None;
     for (at, turn) in turns {
@@ -193,6 +196,8 @@ async fn drive(mut plan: Plan) -> Ran {
             Turn::Down => "outage",
             Turn::End => "end",
         });
+        let reboots = world.diary.lock().unwrap().rng.bool();
+        world.boots.fetch_add(u32::from(reboots), Ordering::Relaxed);
         if let Some(down) = plan.down.filter(|_| turn == Turn::Down) {
             read_before = Some(watermark(&world.config));
             world.clock.sleep_until(down.to()).await;
@@ -263,6 +268,7 @@ async fn live(world: &Arc<World>, until: UtcMillis) -> bool {
         time: TimeSource {
             wall: Arc::new(move || UtcMillis::from_millis(wall())),
             monotonic: Arc::new(time(|clock| clock.elapsed() + 5_000)),
+            boot: world.boots.load(Ordering::Relaxed).to_string().into(),
         },
         env: Arc::new(env),
         stdout: Arc::new(|| Box::new(std::io::sink())),
@@ -318,6 +324,7 @@ async fn work(engine: &Engine, world: &World) {
         match ingest.tick().await {
             Ok(_) => {
                 failures = 0;
+                engine.remember_paces(false).await.unwrap();
                 let next = world.clock.now().plus(1).ceil(world.tick);
                 tokio::select! {
                     () = world.clock.sleep_until(next) => {}

@@ -1,7 +1,17 @@
 //! What more than one integration test needs: servers to stand in for the far side, and ways to talk to them.
 //! It exists so that a test says what it checks, and not how a socket is opened.
 
+#[cfg(feature = "object-store")]
+pub(crate) mod bucket;
+pub(crate) mod clickhouse;
 pub(crate) mod fake;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka_front;
+pub(crate) mod killed;
+#[cfg(feature = "nats")]
+pub(crate) mod nats;
 pub(crate) mod oddity;
 pub(crate) mod places;
 #[cfg(feature = "postgres")]
@@ -9,5 +19,6 @@ pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod receiver;
 pub(crate) mod rust_text;
+pub(crate) mod terminal;
 pub(crate) mod wiremock;
 pub(crate) mod world;

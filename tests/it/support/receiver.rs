@@ -1,5 +1,5 @@
 //! A receiver of webhooks that answers as a test wants: a status, a redirect, nothing, or a cut after it has taken the body.
-//! It serves one connection after the other, so that what it saw has an order.
+//! It serves one connection after the other, so that what it saw has an order, unless it waits for a crowd of them.
 
 use flate2::read::GzDecoder;
 use serde_json::value::RawValue;
@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 /// One request, as it came.
@@ -63,6 +63,25 @@ struct Inner {
     answers: Mutex<VecDeque<Answer>>,
     seen: Mutex<Vec<Request>>,
     over: AtomicBool,
+    crowd: Crowd,
+}
+
+/// Holds the first requests back until so many are there.
+#[derive(Default)]
+struct Crowd {
+    size: usize,
+    waiting: Mutex<usize>,
+    enough: Condvar,
+}
+
+impl Crowd {
+    /// Returns once the crowd has been there.
+    fn gather(&self) {
+        let mut waiting = self.waiting.lock().unwrap();
+        *waiting += 1;
+        self.enough.notify_all();
+        drop(self.enough.wait_while(waiting, |waiting| *waiting < self.size).unwrap());
+    }
 }
 
 /// A receiver; dropping it ends it.
@@ -78,8 +97,18 @@ impl Receiver {
 
     /// On an address of its own choice: a server that is restarted.
     pub(crate) fn on(address: SocketAddr) -> Self {
+        Self::serving(address, Inner::default())
+    }
+
+    /// One that takes connections side by side, and answers none before `size` requests have come.
+    pub(crate) fn crowd(size: usize) -> Self {
+        let crowd = Crowd { size, ..Crowd::default() };
+        Self::serving("127.0.0.1:0".parse().unwrap(), Inner { crowd, ..Inner::default() })
+    }
+
+    fn serving(address: SocketAddr, inner: Inner) -> Self {
         let listener = TcpListener::bind(address).unwrap();
-        let (address, inner) = (listener.local_addr().unwrap(), Arc::<Inner>::default());
+        let (address, inner) = (listener.local_addr().unwrap(), Arc::new(inner));
         let shared = Arc::clone(&inner);
         std::thread::spawn(move || {
             for socket in listener.incoming().flatten() {
@@ -87,7 +116,12 @@ impl Receiver {
                     return;
                 }
                 // A client that leaves in the middle is no business of this thread.
-                let _ = serve(&socket, &shared);
+                if shared.crowd.size == 0 {
+                    let _ = serve(&socket, &shared);
+                } else {
+                    let shared = Arc::clone(&shared);
+                    std::thread::spawn(move || serve(&socket, &shared));
+                }
             }
         });
         Self { address, inner }
@@ -104,6 +138,12 @@ impl Receiver {
     /// Answers the next requests so; those after them with 200.
     pub(crate) fn answer(&self, answers: &[Answer]) {
         self.inner.answers.lock().unwrap().extend(answers.iter().cloned());
+    }
+
+    /// Forgets how it was to answer.
+    #[cfg(feature = "object-store")]
+    pub(crate) fn forget(&self) {
+        self.inner.answers.lock().unwrap().clear();
     }
 
     /// The POSTs whose body it has taken, whatever it answered.
@@ -134,7 +174,7 @@ fn serve(socket: &TcpStream, inner: &Inner) -> std::io::Result<()> {
     }
     let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_u64);
     let answer = match method.as_str() {
-        "POST" => inner.answers.lock().unwrap().pop_front(),
+        "POST" | "PUT" => inner.answers.lock().unwrap().pop_front(),
         _ => None,
     };
     let answer = answer.unwrap_or(Answer::Status(200, &[]));
@@ -146,6 +186,9 @@ fn serve(socket: &TcpStream, inner: &Inner) -> std::io::Result<()> {
     reader.by_ref().take(length).read_to_end(&mut sent)?;
     if sent.len() as u64 == length && !method.is_empty() {
         inner.seen.lock().unwrap().push(Request { method, headers, sent });
+    }
+    if inner.crowd.size > 0 {
+        inner.crowd.gather();
     }
     let mut socket = socket;
     match answer {

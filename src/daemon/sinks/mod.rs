@@ -1,23 +1,34 @@
 //! From a sink's configuration to something a forwarder can open, again and again. It exists so that the forwarder
 //! knows no kind of sink, and a kind of sink knows no configuration.
 
+mod clickhouse;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "nats")]
+mod nats;
+#[cfg(feature = "object-store")]
+mod object_store;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod webhook;
+
 use super::forward::{OpenSink, ReadRedaction, Terms};
 use super::tally::Tally;
 use super::upstream::ReadEnv;
 use crate::config::{
-    Compress, FileOptions, Format as ConfiguredFormat, KeyError, KeySource, Rotate, SinkConfig, SinkKind, SinkStart,
-    SqliteOptions, WebhookOptions,
+    Compress, FileOptions, Format as ConfiguredFormat, KeySource, Rotate, SinkConfig, SinkKind, SinkStart,
+    SqliteOptions,
 };
 use crate::core::normalize::event_time;
 use crate::core::redact::Redaction;
-use crate::core::time::UtcMillis;
-use crate::net::guard::Guard;
-use crate::net::{Client, Limits};
+use crate::core::time::{Millis, UtcMillis};
+use crate::net::Limits;
 use crate::sink::encode::Format;
-use crate::sink::webhook::{KeyProblem, Secrets, SendGridKey, WebhookSink};
-use crate::sink::{OnSkipped, Receipt, Refusal, Sink, file, sqlite, stdout, webhook};
-use secrecy::ExposeSecret;
+use crate::sink::{OnSkipped, Receipt, Refusal, Sink, file, sqlite, stdout};
+use secrecy::{ExposeSecret, SecretString};
+use std::fmt::Display;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -47,9 +58,32 @@ pub fn opener(sink: &SinkConfig, means: Means) -> OpenSink {
         SinkKind::File(options) => open_file(name, file_options(options), means.now, on_skipped),
         SinkKind::Sqlite(options) => open_sqlite(name, options),
         SinkKind::Stdout(options) => open_stdout(means.stdout, format(options.format, options.include_raw), on_skipped),
-        SinkKind::Webhook(options) => open_webhook((**options).clone(), means, on_skipped),
-        SinkKind::Postgres(options) => super::postgres::opener(name, (**options).clone(), means),
+        SinkKind::Webhook(options) => webhook::opener((**options).clone(), means, on_skipped),
+        SinkKind::Clickhouse(options) => clickhouse::opener((**options).clone(), means),
+        #[cfg(feature = "postgres")]
+        SinkKind::Postgres(options) => postgres::opener(name, (**options).clone(), means),
+        #[cfg(feature = "kafka")]
+        SinkKind::Kafka(options) => kafka::opener(name, (**options).clone(), means, on_skipped),
+        #[cfg(feature = "nats")]
+        SinkKind::Nats(options) => nats::opener(name, (**options).clone(), means, on_skipped),
+        #[cfg(feature = "object-store")]
+        SinkKind::ObjectStore(options) => self::object_store::opener(name, (**options).clone(), means),
+        #[cfg(not(all(feature = "postgres", feature = "kafka", feature = "nats", feature = "object-store")))]
+        left_out => refuse(left_out.not_built().unwrap_or_default()),
     }
+}
+
+/// What opening a sink comes to that this build was made without; `kind` is the feature's name but for a dash.
+#[cfg(not(all(feature = "postgres", feature = "kafka", feature = "nats", feature = "object-store")))]
+fn refuse(kind: &'static str) -> OpenSink {
+    Arc::new(move |_| {
+        Box::pin(async move {
+            Err(Refusal::Unusable {
+                why: format!("this build has no `{kind}` sink"),
+                hint: format!("rebuild with `--features {}`", kind.replace('_', "-")),
+            })
+        })
+    })
 }
 
 /// What a sink is handed, and in what portions.
@@ -69,11 +103,39 @@ fn redaction(sink: &SinkConfig, env: &ReadEnv) -> ReadRedaction {
         if rules.is_empty() {
             return Ok(None);
         }
-        let refused = |error: KeyError| Refusal::Unusable { why: format!("hmac key: {error}"), hint: error.hint() };
-        let key = key.as_ref().map(|key| key.read(&*env)).transpose().map_err(refused)?;
+        let key = read_any("hmac key", key.as_ref(), &env)?;
         let key = key.as_ref().map_or("", |key| key.expose_secret());
         Ok(Some(Arc::new(Redaction::new(&rules, key.as_bytes()))))
     })
+}
+
+/// A secret as it is now: it is read with each opening, so that a suspended sink notices that it was corrected.
+fn read(what: &str, source: &KeySource, env: &ReadEnv) -> Result<SecretString, Refusal> {
+    source.read(&**env).map_err(|error| unusable(what, &error, &error.hint()))
+}
+
+/// The same, where there may be none.
+fn read_any(what: &str, source: Option<&KeySource>, env: &ReadEnv) -> Result<Option<SecretString>, Refusal> {
+    source.map(|source| read(what, source, env)).transpose()
+}
+
+/// Certificates as they are now, PEM.
+fn certificates(file: Option<&PathBuf>) -> Result<Option<Vec<u8>>, Refusal> {
+    file.map(std::fs::read).transpose().map_err(|error| unusable("`ca_file`", &error, "correct `ca_file`"))
+}
+
+/// The bounds of requests that are answered when all is done: until then there is silence.
+fn limits(timeout: Millis, body_max: u64) -> Limits {
+    let request = duration(timeout);
+    Limits { connect: request.min(Duration::from_secs(10)), idle: request, request, body_max }
+}
+
+const fn duration(span: Millis) -> Duration {
+    Duration::from_millis(span.unsigned_abs())
+}
+
+fn unusable(what: &str, why: &dyn Display, hint: &str) -> Refusal {
+    Refusal::Unusable { why: format!("{what}: {why}"), hint: hint.to_owned() }
 }
 
 fn count_skipped(name: Arc<str>, tally: Arc<Tally>) -> OnSkipped {
@@ -125,54 +187,6 @@ fn open_sqlite(name: Arc<str>, options: &SqliteOptions) -> OpenSink {
     })
 }
 
-fn open_webhook(options: WebhookOptions, means: Means, on_skipped: OnSkipped) -> OpenSink {
-    let options = Arc::new(options);
-    Arc::new(move |_| {
-        let opened = webhook(&options, &means, on_skipped.clone());
-        Box::pin(async move { Ok((Box::new(opened?) as Box<dyn Sink>, Receipt::default())) })
-    })
-}
-
-/// Secrets are read with each opening: a suspended sink notices that one was corrected.
-fn webhook(options: &WebhookOptions, means: &Means, on_skipped: OnSkipped) -> Result<WebhookSink, Refusal> {
-    let unusable = |what: &str, why: &dyn std::fmt::Display, hint: String| Refusal::Unusable {
-        why: format!("{what}: {why}"),
-        hint,
-    };
-    let key = |what: &str, source: &Option<KeySource>| match source {
-        Some(source) => source.read(&*means.env).map(Some).map_err(|error| unusable(what, &error, error.hint())),
-        None => Ok(None),
-    };
-    let bad = |what: &str| {
-        let hint = format!("write the {what} anew");
-        let what = what.to_owned();
-        move |problem: KeyProblem| unusable(&what, &problem, hint.clone())
-    };
-    let secret = key("secret", &options.secret)?.map(|text| Secrets::read(&text).map_err(bad("secret")));
-    let signing =
-        key("sendgrid key", &options.sendgrid_key)?.map(|text| SendGridKey::read(&text).map_err(bad("sendgrid key")));
-    let roots = options.ca_file.as_ref().map(std::fs::read).transpose();
-    let roots = roots.map_err(|error| unusable("`ca_file`", &error, "correct `ca_file`".to_owned()))?;
-    let request = Duration::from_millis(options.timeout.unsigned_abs());
-    let limits = Limits { connect: request.min(Duration::from_secs(10)), idle: request, request, body_max: ANSWER_MAX };
-    let client = Client::guarded(limits, roots.as_deref(), Guard::new(&options.allow))
-        .map_err(|error| unusable("the HTTP client", &error, "correct `ca_file`".to_owned()))?;
-    let options = webhook::Options {
-        url: options.url.clone(),
-        format: format(options.format, options.include_raw),
-        single: options.single,
-        gzip: options.gzip,
-        headers: options.headers.clone(),
-        bearer: key("token", &options.bearer)?,
-        secrets: secret.transpose()?.map(Arc::new),
-        sendgrid_key: signing.transpose()?.map(Arc::new),
-    };
-    Ok(WebhookSink::new(options, client, means.now.clone(), on_skipped))
-}
-
-/// Nothing in an answer's body matters; what is read of it lets the connection be used again.
-const ANSWER_MAX: u64 = 1 << 20;
-
 fn file_options(options: &FileOptions) -> file::Options {
     file::Options {
         path: options.path.clone(),
@@ -191,7 +205,8 @@ fn file_options(options: &FileOptions) -> file::Options {
     }
 }
 
-fn format(format: ConfiguredFormat, raw: bool) -> Format {
+/// The format as sinks know it.
+pub(super) fn format(format: ConfiguredFormat, raw: bool) -> Format {
     match format {
         ConfiguredFormat::Normalized => Format::Normalized { raw },
         ConfiguredFormat::Raw => Format::Raw,

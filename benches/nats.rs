@@ -1,0 +1,69 @@
+//! How many events a second JetStream acknowledges, in batches as the daemon cuts them. It exists to keep the nats sink honest:
+//! 100,000 is the aim. Run: `BENCH_NATS_URL=nats://127.0.0.1:4222 cargo bench --features nats --bench nats`; it makes a stream of
+//! JetStream of its own, and leaves it there.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
+#![expect(clippy::expect_used, reason = "a panic is a broken benchmark")]
+
+use secrecy::SecretString;
+use sparkspool::core::event::{StoredEvent, StreamName};
+use sparkspool::core::time::UtcMillis;
+use sparkspool::sink::encode::Format;
+use sparkspool::sink::nats::{Address, Login, NatsSink, Options};
+use sparkspool::sink::{Batch, Sink};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const BATCH: u64 = 5_000;
+
+fn event(id: u64) -> String {
+    let at = UtcMillis::from_secs(1_794_500_000).plus(i64::try_from(id).expect("a small number") * 15);
+    let person = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    format!(
+        r#"{{"type":"delivery","campaign_id":"Autumn Sale 2026","customer_id":"4217","delv_method":"esmtp","event_id":"{id}","friendly_from":"news@shop.example.com","injection_time":"2026-11-12T14:25:07.000Z","ip_address":"203.0.113.17","ip_pool":"marketing","message_id":"{person:012x}{id:08x}","msg_from":"msprvs1=17827RA6TC8Pz=bounces-12345@sparkpostmail1.com","msg_size":"13370","num_retries":"0","queue_time":"160","rcpt_meta":{{"customKey":"customValue"}},"rcpt_tags":[],"rcpt_to":"p{person}@mail.example.net","recipient_domain":"mail.example.net","sending_domain":"shop.example.com","sending_ip":"198.51.100.7","subject":"Autumn deals are here","template_id":"templ-1234","template_version":"3","timestamp":"{at}","transmission_id":"65832150921904138"}}"#
+    )
+}
+
+async fn measure(url: &str, what: &str, format: Format, batches: u64) {
+    let name = format!("bench_{what}_{}", fastrand::u32(..));
+    let address = Address { url: SecretString::from(url), login: Login::Url, tls: None, ca_file: None };
+    let options = Options {
+        sink: "bench".to_owned(),
+        address,
+        subject: format!("{name}.{{stream}}.{{type}}"),
+        jetstream: name,
+        create: true,
+        duplicate_window: Duration::from_mins(30),
+        format,
+        timeout: Duration::from_secs(30),
+    };
+    let opened = NatsSink::open(options, Arc::new(|note| println!("{note}")), Arc::new(|_| {}));
+    let mut sink = opened.await.expect("it opens");
+    let stream = StreamName::new("all").expect("a valid name");
+    for round in ["new", "repeated"] {
+        let mut took = 0.0;
+        for batch in 0..batches {
+            let raws: Vec<String> = (batch * BATCH..(batch + 1) * BATCH).map(event).collect();
+            let observed_at = UtcMillis::from_secs(1_794_600_000);
+            let event = |raw| StoredEvent { raw, stream: &stream, observed_at, late: false, revision: false };
+            let batch = Batch { events: raws.iter().map(String::as_str).map(event).collect(), again: false };
+            let start = Instant::now();
+            sink.write(&batch).await.expect("it is accepted");
+            took += start.elapsed().as_secs_f64();
+        }
+        let count = u32::try_from(batches * BATCH).expect("a small number");
+        println!("{what:12} {round:9} {count:8} events {:8.0} events/s", f64::from(count) / took);
+    }
+}
+
+fn main() {
+    let Ok(url) = std::env::var("BENCH_NATS_URL") else {
+        return println!("skipped: BENCH_NATS_URL names no server");
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let batches = std::env::var("BENCH_BATCHES").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
+    runtime.block_on(async {
+        measure(&url, "raw", Format::Raw, batches).await;
+        measure(&url, "normalized", Format::Normalized { raw: true }, batches).await;
+    });
+}
