@@ -4,6 +4,7 @@
 set -euo pipefail
 
 readonly command=${1:?start, restart or stop} dir=$(realpath -m -- "${2:?a directory}")
+source "$(dirname -- "$(realpath -- "$0")")/common.sh"
 
 as_postgres() {
   if ((EUID == 0)); then runuser -u postgres -- "$@"; else "$@"; fi
@@ -16,24 +17,9 @@ bin() {
   dirname -- "$found"
 }
 
-free_port() {
-  local port
-  for _ in {1..50}; do
-    port=$((20000 + RANDOM % 20000))
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || { echo "$port"; return; }
-  done
-  echo "there is no free port" >&2
-  return 1
-}
-
-# A certificate for localhost from an authority of its own: authority.pem.
+# One that the server accepts: nobody else may read its key.
 certificates() {
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=a test's authority" \
-    -keyout "$dir/authority.key" -out "$dir/authority.pem" 2>/dev/null
-  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost \
-    -keyout "$dir/data/server.key" -out "$dir/server.csr" 2>/dev/null
-  openssl x509 -req -in "$dir/server.csr" -CA "$dir/authority.pem" -CAkey "$dir/authority.key" -CAcreateserial -days 30 \
-    -extfile <(echo "subjectAltName=DNS:localhost") -out "$dir/data/server.crt" 2>/dev/null
+  certificate "$dir/data"
   ((EUID != 0)) || chown postgres "$dir/data/server.key" "$dir/data/server.crt"
   chmod 600 "$dir/data/server.key"
   chmod 644 "$dir/authority.pem"
