@@ -4,20 +4,18 @@
 // Always so in this binary; said here so that clippy takes the helpers, too, as tests.
 #![cfg(test)]
 
+mod breaks;
+mod rigs;
+
 #[cfg(feature = "object-store")]
-use crate::support::bucket::{self, Bucket};
-use crate::support::receiver::{Receiver, Request};
-use crate::webhook;
+use crate::support::bucket::Bucket;
+use breaks::{Over, loses_nothing_wherever_the_line_breaks, waits_for_a_server_that_is_away};
+use rigs::*;
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
-use sparkspool::sink::encode::Format;
-use sparkspool::sink::file::{Compress, FileSink, Options, Rotate};
-use sparkspool::sink::sqlite::{self as sqlite_sink, SqliteSink};
-use sparkspool::sink::stdout::StreamSink;
-use sparkspool::sink::{self, Batch, Receipt, Refusal, Sink};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use sparkspool::sink::{Batch, Receipt, Refusal, Sink};
+#[cfg(feature = "nats")]
+use std::time::Duration;
 
 /// A sink under test, with its far side.
 trait Rig {
@@ -194,265 +192,6 @@ async fn survives_calls_that_are_given_up<R: Rig>(mut rig: R) {
     }
 }
 
-struct FileRig {
-    folder: tempfile::TempDir,
-    rotate_size: Option<u64>,
-    compress: Compress,
-}
-
-impl FileRig {
-    fn plain() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), rotate_size: None, compress: Compress::None }
-    }
-
-    fn rotating() -> Self {
-        Self { rotate_size: Some(300), compress: Compress::Zstd, ..Self::plain() }
-    }
-}
-
-impl Rig for FileRig {
-    async fn open(&mut self, receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        let options = Options {
-            path: self.folder.path().join("events.ndjson").display().to_string(),
-            format: Format::Raw,
-            rotate_size: self.rotate_size,
-            rotate: Rotate::None,
-            compress: self.compress,
-            event_time: |_| None,
-        };
-        let clock = Arc::new(|| UtcMillis::parse("2026-11-12T10:01:00Z").unwrap());
-        let on_note = Arc::new(|note| panic!("{note}"));
-        let (sink, receipt) = FileSink::open(options, receipt, clock, on_note).await.unwrap();
-        (Box::new(sink), receipt)
-    }
-
-    fn seen(&self) -> Vec<String> {
-        let mut finished: Vec<PathBuf> = std::fs::read_dir(self.folder.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|e| e == "zst"))
-            .collect();
-        finished.sort();
-        let mut bytes: Vec<u8> = Vec::new();
-        for path in finished {
-            bytes.extend(zstd::decode_all(std::fs::File::open(path).unwrap()).unwrap());
-        }
-        bytes.extend(read_if_there(&self.folder.path().join("events.ndjson")));
-        lines_of(&bytes)
-    }
-
-    const EXACTLY_ONCE: bool = true;
-}
-
-fn read_if_there(path: &Path) -> Vec<u8> {
-    std::fs::read(path).unwrap_or_default()
-}
-
-fn lines_of(bytes: &[u8]) -> Vec<String> {
-    let text = std::str::from_utf8(bytes).unwrap();
-    assert!(text.is_empty() || text.ends_with('\n'), "the last line is cut");
-    text.split_terminator('\n').map(str::to_owned).collect()
-}
-
-#[derive(Default)]
-struct StreamRig {
-    output: Shared,
-}
-
-/// A stream whose bytes can be looked at while it is written to.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Shared {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Rig for StreamRig {
-    async fn open(&mut self, _receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        (Box::new(StreamSink::new(Box::new(self.output.clone()), Format::Raw)), Receipt::default())
-    }
-
-    fn seen(&self) -> Vec<String> {
-        lines_of(&self.output.0.lock().unwrap())
-    }
-
-    const EXACTLY_ONCE: bool = false;
-}
-
-struct WebhookRig {
-    receiver: Receiver,
-    single: bool,
-}
-
-impl WebhookRig {
-    fn new(single: bool) -> Self {
-        Self { receiver: Receiver::start(), single }
-    }
-}
-
-impl Rig for WebhookRig {
-    async fn open(&mut self, _receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        let options = webhook::options(&self.receiver.url());
-        (Box::new(webhook::sink(sink::webhook::Options { single: self.single, ..options })), Receipt::default())
-    }
-
-    fn seen(&self) -> Vec<String> {
-        let event = |request: &Request| String::from_utf8(request.body()).unwrap();
-        let seen = self.receiver.seen();
-        if self.single { seen.iter().map(event).collect() } else { seen.iter().flat_map(Request::events).collect() }
-    }
-
-    const EXACTLY_ONCE: bool = false;
-}
-
-struct SqliteRig {
-    folder: tempfile::TempDir,
-}
-
-impl Rig for SqliteRig {
-    async fn open(&mut self, receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        let options = sqlite_sink::Options { path: self.folder.path().join("events.db"), include_raw: true };
-        let on_note = Arc::new(|note| panic!("{note}"));
-        let (sink, receipt) = SqliteSink::open(options, receipt, on_note).await.unwrap();
-        (Box::new(sink), receipt)
-    }
-
-    fn seen(&self) -> Vec<String> {
-        let conn = rusqlite::Connection::open(self.folder.path().join("events.db")).unwrap();
-        let mut rows = conn.prepare("SELECT raw FROM events ORDER BY seq").unwrap();
-        rows.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-    }
-
-    const EXACTLY_ONCE: bool = true;
-    const KNOWS_EVENTS: bool = true;
-}
-
-#[cfg(feature = "postgres")]
-struct PostgresRig(crate::support::postgres::Database);
-
-#[cfg(feature = "postgres")]
-impl Rig for PostgresRig {
-    async fn open(&mut self, receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        let on_note = Arc::new(|note| panic!("{note}"));
-        let opened = sink::postgres::PostgresSink::open(self.0.options(), receipt, on_note).await;
-        let (sink, receipt) = opened.map_err(|refusal| format!("{refusal:?}")).unwrap();
-        (Box::new(sink), receipt)
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.0.column("SELECT raw::text FROM sparkpost_events ORDER BY seq")
-    }
-
-    const EXACTLY_ONCE: bool = true;
-    const KNOWS_EVENTS: bool = true;
-}
-
-#[cfg(feature = "kafka")]
-struct KafkaRig(crate::support::kafka::Mock);
-
-#[cfg(feature = "kafka")]
-impl Rig for KafkaRig {
-    async fn open(&mut self, _receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        let sink = sink::kafka::KafkaSink::open(self.0.options(), Arc::new(|_| {})).await;
-        (Box::new(sink.map_err(|refusal| format!("{refusal:?}")).unwrap()), Receipt::default())
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.0.values()
-    }
-
-    const EXACTLY_ONCE: bool = false;
-}
-
-#[cfg(feature = "nats")]
-struct NatsRig(crate::support::nats::Bus);
-
-#[cfg(feature = "nats")]
-impl Rig for NatsRig {
-    async fn open(&mut self, _receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        let on_note = Arc::new(|note| panic!("{note}"));
-        let opened = sink::nats::NatsSink::open(self.0.options(), on_note, Arc::new(|_| {})).await;
-        let sink = opened.map_err(|refusal| format!("{refusal:?}")).unwrap();
-        (Box::new(sink), Receipt::default())
-    }
-
-    fn seen(&self) -> Vec<String> {
-        self.0.payloads()
-    }
-
-    // Within the window of the stream.
-    const EXACTLY_ONCE: bool = true;
-    const KNOWS_EVENTS: bool = true;
-    // Events go one by one; what of a batch has arrived is known when it comes again.
-    const WHOLE_BATCHES: bool = false;
-}
-
-struct ClickhouseRig(crate::support::clickhouse::Table);
-
-impl Rig for ClickhouseRig {
-    async fn open(&mut self, receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        let opened = crate::support::clickhouse::open(self.0.options(), receipt).await;
-        let (sink, receipt) = opened.map_err(|refusal| format!("{refusal:?}")).unwrap();
-        (Box::new(sink), receipt)
-    }
-
-    // A table of ClickHouse's has no order of writing.
-    fn seen(&self) -> Vec<String> {
-        self.0.column("SELECT raw FROM {} FINAL ORDER BY toUInt64OrZero(id)")
-    }
-
-    const EXACTLY_ONCE: bool = true;
-    const KNOWS_EVENTS: bool = true;
-}
-
-/// Objects below a folder.
-#[cfg(feature = "object-store")]
-struct FolderRig(tempfile::TempDir);
-
-#[cfg(feature = "object-store")]
-async fn object_store(options: sink::object_store::Options, receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-    let clock = Arc::new(|| UtcMillis::parse("2026-11-12T10:01:00Z").unwrap());
-    let on_note = Arc::new(|note| panic!("{note}"));
-    let opened = sink::object_store::ObjectStoreSink::open(options, receipt, clock, on_note).await;
-    let (sink, receipt) = opened.unwrap();
-    (Box::new(sink), receipt)
-}
-
-#[cfg(feature = "object-store")]
-impl Rig for FolderRig {
-    async fn open(&mut self, receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        object_store(bucket::options_in(self.0.path()), receipt).await
-    }
-
-    fn seen(&self) -> Vec<String> {
-        bucket::in_order(bucket::objects_in(self.0.path(), "raw"))
-    }
-
-    const EXACTLY_ONCE: bool = true;
-    const KNOWS_EVENTS: bool = true;
-}
-
-/// Objects of a bucket.
-#[cfg(feature = "object-store")]
-impl Rig for Bucket {
-    async fn open(&mut self, receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        object_store(self.options(), receipt).await
-    }
-
-    fn seen(&self) -> Vec<String> {
-        bucket::in_order(self.raws())
-    }
-
-    const EXACTLY_ONCE: bool = true;
-    const KNOWS_EVENTS: bool = true;
-}
-
 /// All checks for one sink.
 macro_rules! contract {
     ($name:ident: $rig:expr) => {
@@ -470,6 +209,9 @@ macro_rules! contract {
             survives_calls_that_are_given_up
         );
     };
+    ($name:ident, over a line: $rig:expr) => {
+        contract!($name: $rig; loses_nothing_wherever_the_line_breaks, waits_for_a_server_that_is_away);
+    };
     ($name:ident: $rig:expr; $($check:ident),*) => {
         mod $name {
             use super::*;
@@ -482,16 +224,39 @@ contract!(file: FileRig::plain());
 contract!(rotating_file: FileRig::rotating());
 #[cfg(feature = "kafka")]
 contract!(kafka: KafkaRig(crate::support::kafka::Mock::new()));
-contract!(sqlite: SqliteRig { folder: tempfile::tempdir().unwrap() });
+contract!(sqlite: SqliteRig::new());
 contract!(stdout: StreamRig::default());
 contract!(webhook_of_batches: WebhookRig::new(false));
 contract!(webhook_of_single_events: WebhookRig::new(true));
 contract!(clickhouse, where there is: crate::support::clickhouse::Table::new().map(ClickhouseRig));
 #[cfg(feature = "nats")]
-contract!(nats, where there is: crate::support::nats::Bus::new().map(NatsRig));
+contract!(nats, where there is: crate::support::nats::Bus::new().map(|bus| NatsRig(bus, Duration::from_secs(10))));
 #[cfg(feature = "postgres")]
 contract!(postgres, where there is: crate::support::postgres::Database::new().map(PostgresRig));
 #[cfg(feature = "object-store")]
 contract!(folder_of_objects: FolderRig(tempfile::tempdir().unwrap()));
 #[cfg(feature = "object-store")]
 contract!(bucket_of_objects, where there is: Bucket::new());
+
+// Kafka's brokers tell their own addresses, past any line: its breaks are the mock cluster's, in kafka.rs.
+contract!(webhook_over_a_line, over a line: Some({
+    let rig = WebhookRig::new(false);
+    Over::new(&rig.url.clone(), |url| WebhookRig { url, ..rig })
+}));
+contract!(clickhouse_over_a_line, over a line: crate::support::clickhouse::Table::new().map(|table| {
+    Over::new(table.url(), |url| ClickhouseRig(crate::support::clickhouse::Table::of_server(url)))
+}));
+#[cfg(feature = "nats")]
+contract!(nats_over_a_line, over a line: crate::support::nats::Bus::without_a_stream().map(|bus| {
+    Over::new(bus.url(), |url| {
+        let bus = crate::support::nats::Bus::of_server(url);
+        bus.create(|config| config);
+        NatsRig(bus, Duration::from_secs(1))
+    })
+}));
+#[cfg(feature = "postgres")]
+contract!(postgres_over_a_line, over a line: crate::support::postgres::Database::new().map(|database| {
+    Over::new(database.server(), |url| PostgresRig(crate::support::postgres::Database::of_server(url)))
+}));
+#[cfg(feature = "object-store")]
+contract!(bucket_over_a_line, over a line: Bucket::new().map(|bucket| Over::new(bucket.url(), Bucket::of_server)));

@@ -4,7 +4,7 @@
 #
 #   deb.sh PROGRAM      what the packages are made of
 #
-# Needs root, dpkg and python3. Fails as soon as something is not as a package should be.
+# Needs root, cargo-deb, dpkg and python3. Fails as soon as something is not as a package should be.
 set -euo pipefail
 umask 022
 
@@ -28,7 +28,7 @@ is() { [[ $2 == "$3" ]] || fail "$1: expected '$2', found '$3'"; echo "  $1: $3"
 property() { inside systemctl show --value -p "$1" sparkspool.service; }
 
 # Nobody keeps these packages: packing them tightly would take longer than all the rest.
-export DPKG_DEB_COMPRESSOR_TYPE=none
+export CARGO_DEB_OPTIONS="--fast --compress-type gz --compress-system"
 echo "building two versions"
 install -d "$dir/root/packages"
 "$here/../../packaging/deb/build.sh" "$program" "$dir/root/packages/first.deb" 0.1.0

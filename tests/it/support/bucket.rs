@@ -23,14 +23,23 @@ pub(crate) type Rows = (String, Vec<String>);
 impl Bucket {
     /// `None`, said aloud, where there is no server.
     pub(crate) fn new() -> Option<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         let Ok(url) = std::env::var("SPARKSPOOL_TEST_S3_URL") else {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
             eprintln!("skipped: {test}, because SPARKSPOOL_TEST_S3_URL names no server");
             return None;
         };
+        Some(Self::of_server(url))
+    }
+
+    /// One in the server at this URL.
+    pub(crate) fn of_server(url: String) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("{}/{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Some(Self { url, prefix })
+        Self { url, prefix }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(crate) fn options(&self) -> Options {

@@ -10,6 +10,7 @@ pub(crate) mod kafka;
 #[cfg(feature = "kafka")]
 pub(crate) mod kafka_front;
 pub(crate) mod killed;
+pub(crate) mod line;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 pub(crate) mod oddity;

@@ -32,6 +32,11 @@ impl Database {
         database
     }
 
+    /// The URL of the server.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
     /// The URL of the database.
     pub(crate) fn url(&self) -> String {
         let (server, _) = self.server.rsplit_once('/').unwrap();

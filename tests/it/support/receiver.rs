@@ -169,6 +169,9 @@ fn serve(socket: &TcpStream, inner: &Inner) -> std::io::Result<()> {
     loop {
         let mut line = String::new();
         reader.read_line(&mut line)?;
+        if !line.ends_with('\n') {
+            return Ok(());
+        }
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
