@@ -9,7 +9,7 @@ use sparkspool::core::time::HOUR;
 use sparkspool::core::window::Window;
 use sparkspool::daemon::clock::TimeSource;
 use sparkspool::simulator::{Dialect, Options, Simulator};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,11 +72,16 @@ async fn compare(gzip: bool) {
     let mut rows: Vec<(&str, Vec<Run>)> = Vec::new();
     // The first round warms up: what is packed once is packed there.
     for round in 0..=ROUNDS {
-        for (name, command) in commands(dir.path(), &api.url(), &first, window, round, gzip) {
+        for Case { name, command, folder } in cases(dir.path(), &api.url(), &first, window, gzip) {
             let run = tokio::task::spawn_blocking(move || measure(command)).await.unwrap();
+            // What was written goes, or its pages would be written and given back at the expense of who comes next.
+            std::fs::remove_dir_all(folder).unwrap();
+            if round == 0 {
+                continue;
+            }
             match rows.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, runs)) => runs.push(run),
-                None => rows.push((name, Vec::new())),
+                None => rows.push((name, vec![run])),
             }
         }
     }
@@ -94,27 +99,32 @@ async fn compare(gzip: bool) {
     }
 }
 
+/// A process to measure, and the folder that it writes in.
+struct Case {
+    name: &'static str,
+    command: Command,
+    folder: PathBuf,
+}
+
 /// What is compared in one round.
-fn commands(
-    dir: &Path,
-    api: &str,
-    first: &str,
-    window: Window,
-    round: usize,
-    gzip: bool,
-) -> Vec<(&'static str, Command)> {
-    let mut commands = vec![
-        ("sparkspool raw", sparkspool(dir, api, "raw", window, round)),
-        ("sparkspool normalized", sparkspool(dir, api, "normalized", window, round)),
-    ];
+fn cases(dir: &Path, api: &str, first: &str, window: Window, gzip: bool) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |name, command: &dyn Fn(&Path) -> Command| {
+        let folder = dir.join(format!("out-{}", cases.len()));
+        std::fs::create_dir(&folder).unwrap();
+        cases.push(Case { name, command: command(&folder), folder });
+    };
+    for (name, format) in [("sparkspool raw", "raw"), ("sparkspool normalized", "normalized")] {
+        add(name, &|folder| sparkspool(folder, api, format, window));
+    }
     if has("curl") {
         let compressed = if gzip { "--compressed" } else { "" };
-        commands.push(("curl to /dev/null", script("sh", CURL, &[first, &path(dir, "pages"), compressed])));
+        add("curl to /dev/null", &|_| script("sh", CURL, &[first, &path(dir, "pages"), compressed]));
     }
     if has("python3") {
-        commands.push(("python requests, ndjson", script("python3", PYTHON, &[first, &path(dir, "py.ndjson")])));
+        add("python requests, ndjson", &|folder| script("python3", PYTHON, &[first, &path(folder, "py.ndjson")]));
     }
-    commands
+    cases
 }
 
 /// The URLs of all pages, found by following the links once.
@@ -141,9 +151,7 @@ async fn page_urls(origin: &str, first: &str) -> Vec<String> {
     }
 }
 
-fn sparkspool(dir: &Path, api: &str, format: &str, window: Window, round: usize) -> Command {
-    let base = dir.join(format!("{format}-{round}"));
-    std::fs::create_dir(&base).unwrap();
+fn sparkspool(base: &Path, api: &str, format: &str, window: Window) -> Command {
     let config = base.join("sparkspool.toml");
     let text = format!(
         "data_dir = '{base}/data'\n[api]\nurl = '{api}'\ndialect = 'events'\nrequests_per_minute = 6000\n\

@@ -279,20 +279,27 @@ impl FileSink {
     fn route(&self, events: &[StoredEvent<'_>]) -> Result<Routes, Refusal> {
         let template = &self.rules.template;
         let today = (self.clock)().floor(DAY);
-        let mut known: HashMap<(UtcMillis, &str), usize> = HashMap::new();
+        let mut known: HashMap<(UtcMillis, Option<&str>), usize> = HashMap::new();
         let mut routes = Routes::default();
+        let mut last = None;
         for (index, event) in events.iter().enumerate() {
             let day = if template.has_date() {
                 (self.event_time)(event.raw).unwrap_or(event.observed_at).floor(DAY)
             } else {
                 today
             };
-            let stream = if template.has_stream() { event.stream.as_str() } else { "" };
-            let target = *known.entry((day, stream)).or_insert_with(|| {
-                routes.targets.push(Target { path: template.render(&day.to_date_text(), stream), day });
-                routes.members.push(Vec::new());
-                routes.targets.len() - 1
-            });
+            let stream = template.has_stream().then(|| event.stream.as_str());
+            // Most events go where the one before them went.
+            let target = match last {
+                Some((place, target)) if place == (day, stream) => target,
+                _ => *known.entry((day, stream)).or_insert_with(|| {
+                    let path = template.render(&day.to_date_text(), stream.unwrap_or_default());
+                    routes.targets.push(Target { path, day });
+                    routes.members.push(Vec::new());
+                    routes.targets.len() - 1
+                }),
+            };
+            last = Some(((day, stream), target));
             routes.members[target].push(index);
         }
         if routes.targets.len() > MAX_FILES {
