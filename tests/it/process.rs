@@ -1,6 +1,6 @@
 //! The real program as a process: killed at any moment, stopped, reloaded, started twice, handed a range.
 
-use crate::support::program::{Program, ended, events, signal, stderr};
+use crate::support::program::{Program, ended, events, signal, slow_events, stderr};
 use crate::support::world::World;
 use sparkspool::core::time::{HOUR, MINUTE};
 use sparkspool::core::window::Window;
@@ -12,12 +12,13 @@ async fn killed_at_any_moment_a_backfill_loses_and_repeats_nothing() {
     let seed = std::env::var("SPARKSPOOL_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand_seed);
     println!("SPARKSPOOL_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let program = Program::new(events(20_000), "page_size = 100\nconcurrency = 4", "").await;
+    let program = Program::new(slow_events(20_000, 20), "page_size = 100\nconcurrency = 4", "").await;
     let mut kills = 0;
-    for _ in 0..20 {
+    for life in 1..=20 {
         let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
         let mut child = program.spawn(&["backfill", "--from", &from, "--to", &to]);
-        tokio::time::sleep(Duration::from_millis(random.u64(10..600))).await;
+        // At first too early for any run to come to its end, then later and later.
+        tokio::time::sleep(Duration::from_millis(life * random.u64(10..40))).await;
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

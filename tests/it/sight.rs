@@ -1,11 +1,10 @@
 //! What a person looks at besides `status`: `trace`, `tail`, the manual, the reference of the configuration. It exists to hold
 //! what they show against what was captured, and the written reference against the program.
 
-use crate::support::program::{Program, ended, events, output, signal, stderr};
+use crate::support::program::{Program, ended, events, output, signal, slow_events, stderr};
 use crate::support::terminal::Screen;
 use serde_json::Value;
 use sparkspool::core::time::HOUR;
-use sparkspool::simulator::{Fault, FaultPlan, Options, When};
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::Command;
@@ -179,9 +178,7 @@ async fn on_a_terminal_status_has_a_picture_and_colours_for_those_who_want_them(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_on_a_terminal_shows_how_far_it_is() {
-    // So slow that there is something to see on the fastest machine.
-    let faults = FaultPlan::one(When::Always, Fault::Slow(20));
-    let program = Program::new(Options { faults, ..events(3_000) }, "page_size = 20", "").await;
+    let program = Program::new(slow_events(3_000, 20), "page_size = 20", "").await;
     let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
     let (status, drawn) = Screen::of(program.command(&["backfill", "--from", &from, "--to", &to])).end();
     assert!(status.success(), "{drawn}");

@@ -1,7 +1,7 @@
 //! A program that is killed while it forwards to a sink, and servers of a test's own that are killed under it. It exists so that
 //! every sink before a real server is put to the same trial.
 
-use super::program::{Program, ended, events, stderr};
+use super::program::{Program, ended, slow_events, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 /// Runs a backfill of 20,000 events into a sink, whose lines take the place of the file's, and kills it again and again; then lets it
 /// come to its end. What every run has in its environment is in `env`. Returns how many runs were killed, too.
 pub(crate) async fn killed_while_it_forwards(sink: &str, env: &[(&str, &str)]) -> (Program, u32) {
-    let program = Program::new(events(20_000), "page_size = 500", "").await;
+    let program = Program::new(slow_events(20_000, 30), "page_size = 500", "").await;
     let (before, _) = program.world.config.split_once("[sinks.file.file]").unwrap();
     std::fs::write(&program.config, format!("{before}{sink}\n")).unwrap();
     let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
@@ -20,9 +20,10 @@ pub(crate) async fn killed_while_it_forwards(sink: &str, env: &[(&str, &str)]) -
         command
     };
     let mut kills = 0;
-    for _ in 0..12 {
+    for life in 1..=12 {
         let mut child = command().spawn().unwrap();
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(50..900))).await;
+        // At first too early for any run to come to its end, then later and later.
+        tokio::time::sleep(Duration::from_millis(life * fastrand::u64(30..100))).await;
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();

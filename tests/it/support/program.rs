@@ -2,7 +2,8 @@
 //! It exists so that tests of the whole process say what they type and what they expect, and nothing about plumbing.
 
 use super::world::{World, population};
-use sparkspool::simulator::{Behaviour, Dialect, Legacy, Options};
+use sparkspool::core::time::Millis;
+use sparkspool::simulator::{Behaviour, Dialect, Fault, FaultPlan, Legacy, Options, When};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -127,6 +128,12 @@ pub(crate) fn events(events: u32) -> Options {
     let mut options = Options::new(population(11, events));
     options.behaviour = Behaviour { legacy: Legacy::Retired, ..options.behaviour };
     options
+}
+
+/// The same, with a wait of so many milliseconds before each answer: what has to be seen under way is under way for long enough
+/// on the fastest machine.
+pub(crate) fn slow_events(count: u32, wait: Millis) -> Options {
+    Options { faults: FaultPlan::one(When::Always, Fault::Slow(wait)), ..events(count) }
 }
 
 fn without_ports(text: &str) -> String {
