@@ -2,7 +2,7 @@
 //! It exists so that nothing set aside is out of reach, and nothing leaves but by a person's word.
 
 use super::exit::{Code, Failure};
-use super::output;
+use super::output::{self, Told};
 use super::sinks::named;
 use super::status;
 use super::text::{bytes, counted, lines};
@@ -12,6 +12,7 @@ use crate::daemon::clock::TimeSource;
 use crate::store::{DeadLetter, DeadLetters, Mailbox, Reader};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::json;
 use std::io::Write as _;
 
 /// Options of `dead-letters`.
@@ -38,9 +39,19 @@ enum Action {
         id: i64,
     },
     /// Hand them to their sink once more
-    Retry(Which),
+    Retry {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Take them away for good
-    Drop(Which),
+    Drop {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        told: Told,
+    },
 }
 
 /// Which dead letters: some by number, or all of a sink.
@@ -59,23 +70,26 @@ struct Which {
 pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let config = global.load()?;
     let now = (TimeSource::system().wall)();
-    if let Some(Action::List { sink: Some(sink), .. } | Action::Retry(Which { sink: Some(sink), .. })) = &options.action
+    if let Some(Action::List { sink: Some(sink), .. } | Action::Retry { which: Which { sink: Some(sink), .. }, .. }) =
+        &options.action
     {
         named(&config, sink)?;
     }
     match options.action.as_ref().unwrap_or(&Action::List { sink: None, json: false }) {
         Action::List { sink, json } => list(&Reader::open(&config.data_dir)?, sink.as_deref(), *json),
         Action::Show { id } => show(&Reader::open(&config.data_dir)?, *id),
-        Action::Retry(which) => {
+        Action::Retry { which, told } => {
             let mut mailbox = Mailbox::open(&config.data_dir)?;
             let n = which.each(|these| mailbox.retry_dead_letters(these, now))?;
-            say!("{} to be handed over again{}", counted(n, "dead letter", "dead letters"), when_obeyed(&config))
+            let (letters, when) = (counted(n, "dead letter", "dead letters"), when_obeyed(&config));
+            told.say(&json!({ "retrying": n }), format_args!("{letters} to be handed over again{when}"))
         }
-        Action::Drop(which) => {
+        Action::Drop { which, told } => {
             let mut mailbox = Mailbox::open(&config.data_dir)?;
             let n = which.each(|these| mailbox.drop_dead_letters(these))?;
             tracing::warn!(dropped = n, "dead letters were dropped by an operator");
-            say!("{} dropped", counted(n, "dead letter", "dead letters"))
+            let letters = counted(n, "dead letter", "dead letters");
+            told.say(&json!({ "dropped": n }), format_args!("{letters} dropped"))
         }
     }
 }
@@ -140,7 +154,7 @@ fn list(reader: &Reader, sink: Option<&str>, json: bool) -> Result<(), Failure> 
         rows.extend(letters.into_iter().filter(of_sink).map(Row::of));
     }
     if json {
-        return output::json(&serde_json::json!({ "dead_letters": rows }));
+        return output::json(&json!({ "dead_letters": rows }));
     }
     let mut out = std::io::stdout().lock();
     if rows.is_empty() {

@@ -4,9 +4,10 @@
 mod print;
 
 use super::exit::{Code, Failure};
+use super::output::{self, Told};
 use super::range::chosen;
 use super::text::counted;
-use super::{Global, output, surroundings};
+use super::{Global, surroundings};
 use crate::config::Config;
 use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis, humane};
 use crate::daemon::ask::Patience;
@@ -17,6 +18,7 @@ use crate::source::sparkpost::metrics::counted_as;
 use crate::store::{Gap, GapId, Lost, Mailbox, Reader};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
@@ -48,6 +50,8 @@ struct Acknowledge {
     /// Only of this stream; may be repeated [default: all]
     #[arg(long, value_name = "NAME")]
     stream: Vec<String>,
+    #[command(flatten)]
+    told: Told,
 }
 
 /// Questions to Metrics wait only for what passes quickly: nothing depends on them.
@@ -252,17 +256,22 @@ fn acknowledge(config: &Config, wanted: &Acknowledge, now: UtcMillis) -> Result<
     let is_wanted = |loss: &&Loss| wanted.ids.is_empty() || wanted.ids.iter().any(|id| loss.has(*id));
     let open: Vec<&Loss> = losses.iter().filter(is_wanted).filter(|loss| !loss.is_acknowledged()).collect();
     if open.is_empty() {
-        return say!("no gap is open: nothing to acknowledge");
+        let nothing = format_args!("no gap is open: nothing to acknowledge");
+        return wanted.told.say(&json!({ "acknowledged": [] }), nothing);
     }
     for loss in &open {
         let (first, last) = (&loss.gaps[0].window, &loss.gaps[loss.gaps.len() - 1].window);
         let stream = &loss.gaps[0].stream;
-        say!("{} {stream}: {} to {}, {}", loss.id(), first.from(), last.to(), humane(loss.span()))?;
+        let (id, from, to, span) = (loss.id(), first.from(), last.to(), humane(loss.span()));
+        wanted.told.detail(format_args!("{id} {stream}: {from} to {to}, {span}"))?;
     }
     // Those that were just named, and none that is found meanwhile.
     let ids: Vec<GapId> = open.iter().flat_map(|loss| loss.gaps.iter().map(|gap| gap.id)).collect();
     Mailbox::open(&config.data_dir)?.acknowledge_gaps(&ids, now)?;
-    say!("{} acknowledged; they stay in the record", counted(open.len() as u64, "gap", "gaps"))
+    let seen: Vec<i64> = open.iter().map(|loss| loss.id()).collect();
+    let gaps = counted(open.len() as u64, "gap", "gaps");
+    let result = json!({ "acknowledged": seen });
+    wanted.told.say(&result, format_args!("{gaps} acknowledged; they stay in the record"))
 }
 
 #[cfg(test)]

@@ -109,6 +109,26 @@ pub(super) fn json(result: &impl Serialize) -> Result<(), Failure> {
     written(made.map_err(Into::into).and_then(|()| writeln!(out)))
 }
 
+/// The option of a command that does something and says so in a line.
+#[derive(clap::Args, Debug)]
+pub(super) struct Told {
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Told {
+    /// Says what was done: `result` to a script, `sentence` to a person.
+    pub(super) fn say(&self, result: &impl Serialize, sentence: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+        if self.json { json(result) } else { say!("{sentence}") }
+    }
+
+    /// The same line by line: what only a person wants to know beside the result.
+    pub(super) fn detail(&self, sentence: std::fmt::Arguments<'_>) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { say!("{sentence}") }
+    }
+}
+
 /// Ends the forwarders, says what each sink has, and turns trouble into a failure. A reader of stdout that has gone away
 /// is none.
 pub(super) async fn drain(forwarders: Forwarders) -> Result<(), Failure> {

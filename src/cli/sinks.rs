@@ -2,7 +2,7 @@
 //! running daemon, which obeys between two batches; without one, the next run does.
 
 use super::exit::{Code, Failure};
-use super::output;
+use super::output::{self, Told};
 use super::range::instant;
 use super::text::{counted, grouped, lines};
 use super::{Global, status, when_obeyed};
@@ -13,6 +13,7 @@ use crate::store::{Mailbox, Orders, Position, Reader, StoreError, StreamId};
 use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde::Serialize;
+use serde_json::json;
 use std::io::Write as _;
 
 /// Options of `sinks`.
@@ -34,11 +35,15 @@ enum Action {
     Pause {
         /// The sink
         sink: String,
+        #[command(flatten)]
+        told: Told,
     },
     /// End a pause
     Resume {
         /// The sink
         sink: String,
+        #[command(flatten)]
+        told: Told,
     },
     /// Have a sink go on elsewhere: everything captured from there on is handed to it (again)
     Rewind {
@@ -47,6 +52,8 @@ enum Action {
         /// `beginning`, `now`, when events were captured (`2026-11-12T00:00Z`, or how long ago: `24h`), or a place: `17.0`
         #[arg(long, value_name = "PLACE")]
         to: String,
+        #[command(flatten)]
+        told: Told,
     },
 }
 
@@ -56,18 +63,20 @@ pub(super) fn run(global: &Global, options: &Options) -> Result<(), Failure> {
     let now = (TimeSource::system().wall)();
     match options.action.as_ref().unwrap_or(&Action::List { json: false }) {
         Action::List { json } => list(&config, *json, now),
-        Action::Pause { sink } => {
-            let sink = named(&config, sink)?;
-            Mailbox::open(&config.data_dir)?.pause(&sink.name, now)?;
-            say!("sink {}: paused{}", sink.name, when_obeyed(&config))
+        Action::Pause { sink, told } => {
+            let name = &named(&config, sink)?.name;
+            Mailbox::open(&config.data_dir)?.pause(name, now)?;
+            let result = json!({ "sink": name, "paused": true });
+            told.say(&result, format_args!("sink {name}: paused{}", when_obeyed(&config)))
         }
-        Action::Resume { sink } => {
-            let sink = named(&config, sink)?;
-            let was_paused = Mailbox::open(&config.data_dir)?.resume(&sink.name)?;
-            let done = if was_paused { "resumed" } else { "was not paused" };
-            say!("sink {}: {done}{}", sink.name, if was_paused { when_obeyed(&config) } else { "" })
+        Action::Resume { sink, told } => {
+            let name = &named(&config, sink)?.name;
+            let was_paused = Mailbox::open(&config.data_dir)?.resume(name)?;
+            let (done, when) = if was_paused { ("resumed", when_obeyed(&config)) } else { ("was not paused", "") };
+            let result = json!({ "sink": name, "paused": false, "was_paused": was_paused });
+            told.say(&result, format_args!("sink {name}: {done}{when}"))
         }
-        Action::Rewind { sink, to } => rewind(&config, named(&config, sink)?, to, now),
+        Action::Rewind { sink, to, told } => rewind(&config, named(&config, sink)?, to, now, told),
     }
 }
 
@@ -79,7 +88,7 @@ pub(super) fn named<'c>(config: &'c Config, name: &str) -> Result<&'c SinkConfig
     })
 }
 
-fn rewind(config: &Config, sink: &SinkConfig, to: &str, now: UtcMillis) -> Result<(), Failure> {
+fn rewind(config: &Config, sink: &SinkConfig, to: &str, now: UtcMillis, told: &Told) -> Result<(), Failure> {
     let reader = Reader::open(&config.data_dir)?;
     let head = reader.head()?;
     let wanted = match to {
@@ -96,8 +105,9 @@ fn rewind(config: &Config, sink: &SinkConfig, to: &str, now: UtcMillis) -> Resul
     }
     let waiting = reader.backlog(wanted, &followed(config, &reader, sink)?)?;
     Mailbox::open(&config.data_dir)?.rewind(&sink.name, wanted, now)?;
-    let events = counted(waiting, "event", "events");
-    say!("sink {}: goes on at {wanted}, with {events} to come{}", sink.name, when_obeyed(config))
+    let (name, events, when) = (&sink.name, counted(waiting, "event", "events"), when_obeyed(config));
+    let result = json!({ "sink": name, "position": wanted.to_string(), "waiting": waiting });
+    told.say(&result, format_args!("sink {name}: goes on at {wanted}, with {events} to come{when}"))
 }
 
 /// `SEQ.INDEX`, as `sinks list` shows it.
@@ -182,7 +192,7 @@ fn list(config: &Config, json: bool, now: UtcMillis) -> Result<(), Failure> {
     let rows: Vec<Row> =
         config.sinks.iter().map(|sink| Row::gather(config, &reader, sink)).collect::<Result<_, _>>()?;
     if json {
-        return output::json(&serde_json::json!({ "sinks": rows }));
+        return output::json(&json!({ "sinks": rows }));
     }
     let mut out = std::io::stdout().lock();
     let mut table = status::print::table(&["sink", "kind", "next", "waiting", "dead letters", "orders"], &[2, 3, 4]);

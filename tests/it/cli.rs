@@ -214,3 +214,24 @@ async fn schemas_are_json_and_completions_are_there() {
         assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("backfill"), "{shell}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_changes_something_tells_a_script_what() {
+    let program = Program::new(events(60), "", "").await;
+    assert!(program.backfill().await.status.success());
+    let said = async |arguments: &[&str]| {
+        let output = program.run(&[arguments, &["--json"]].concat()).await;
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(said(&["sinks", "pause", "file"]).await, json!({ "sink": "file", "paused": true }));
+    for was_paused in [true, false] {
+        let resumed = json!({ "sink": "file", "paused": false, "was_paused": was_paused });
+        assert_eq!(said(&["sinks", "resume", "file"]).await, resumed);
+    }
+    let rewound = said(&["sinks", "rewind", "file", "--to", "beginning"]).await;
+    assert_eq!(rewound, json!({ "sink": "file", "position": "0.0", "waiting": 60 }));
+    assert_eq!(said(&["dead-letters", "retry", "--sink", "file"]).await, json!({ "retrying": 0 }));
+    assert_eq!(said(&["dead-letters", "drop", "--sink", "file"]).await, json!({ "dropped": 0 }));
+    assert_eq!(said(&["gaps", "acknowledge"]).await, json!({ "acknowledged": [] }));
+}
