@@ -80,7 +80,7 @@ async fn a_second_instance_leaves_at_once_and_a_backfill_is_handed_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backfill_beside_another_one_waits_for_its_end_and_then_goes_on_itself() {
-    let program = Program::new(events(2_000), "page_size = 100", "").await;
+    let program = Program::new(slow_events(2_000, 30), "page_size = 100", "").await;
     let window = program.world.window;
     let (from, to) = (window.from().to_string(), window.to().to_string());
     let backfill = ["backfill", "--from", &from, "--to", &to];
