@@ -5,6 +5,10 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 #![expect(clippy::expect_used, reason = "a panic is a broken benchmark")]
 
+mod support {
+    pub(crate) mod cpu;
+}
+
 use serde_json::value::RawValue;
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::{HOUR, UtcMillis};
@@ -15,7 +19,8 @@ use sparkspool::sink::object_store::{Layout, ObjectStoreSink, Options, Place};
 use sparkspool::sink::{Batch, Sink};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use support::cpu::cpu_time;
 
 const BATCH: u32 = 30_000;
 
@@ -111,12 +116,6 @@ fn size(folder: &Path) -> u64 {
         if found.is_dir() { size(&entry.path()) } else { found.len() }
     };
     entries.flatten().map(size_of).sum()
-}
-
-/// What this process has used of the processors.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// What the system says of this process's memory.

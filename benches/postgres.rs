@@ -5,6 +5,10 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 #![expect(clippy::expect_used, reason = "a panic is a broken benchmark")]
 
+mod support {
+    pub(crate) mod event;
+}
+
 use secrecy::SecretString;
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
@@ -12,16 +16,9 @@ use sparkspool::sink::postgres::{Address, Options, PostgresSink, Trust};
 use sparkspool::sink::{Batch, Sink};
 use std::sync::Arc;
 use std::time::Instant;
+use support::event::event;
 
 const BATCH: u64 = 10_000;
-
-fn event(id: u64) -> String {
-    let at = UtcMillis::from_secs(1_794_500_000).plus(i64::try_from(id).expect("a small number") * 15);
-    let person = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    format!(
-        r#"{{"type":"delivery","campaign_id":"Autumn Sale 2026","customer_id":"4217","delv_method":"esmtp","event_id":"{id}","friendly_from":"news@shop.example.com","injection_time":"2026-11-12T14:25:07.000Z","ip_address":"203.0.113.17","ip_pool":"marketing","message_id":"{person:012x}{id:08x}","msg_from":"msprvs1=17827RA6TC8Pz=bounces-12345@sparkpostmail1.com","msg_size":"13370","num_retries":"0","queue_time":"160","rcpt_meta":{{"customKey":"customValue"}},"rcpt_tags":[],"rcpt_to":"p{person}@mail.example.net","recipient_domain":"mail.example.net","sending_domain":"shop.example.com","sending_ip":"198.51.100.7","subject":"Autumn deals are here","template_id":"templ-1234","template_version":"3","timestamp":"{at}","transmission_id":"65832150921904138"}}"#
-    )
-}
 
 async fn measure(url: &str, table: &str, include_raw: bool, batches: u64) {
     let url = Some(SecretString::from(url));

@@ -5,11 +5,16 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's result is what it prints")]
 #![expect(clippy::expect_used, reason = "a panic is a broken benchmark")]
 
+mod support {
+    pub(crate) mod cpu;
+}
+
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
 use sparkspool::sink::sqlite::{Options, SqliteSink};
 use sparkspool::sink::{Batch, Sink};
 use std::time::{Duration, Instant};
+use support::cpu::cpu_time;
 
 const BATCH: u64 = 10_000;
 /// Events in a minute: where the clock of the events goes.
@@ -62,12 +67,6 @@ async fn measure(options: Options, batches: u64) {
 #[expect(clippy::cast_precision_loss, reason = "counts of events are far below 2^52")]
 fn per_second(events: u64, time: Duration) -> f64 {
     events as f64 / time.as_secs_f64()
-}
-
-/// What this process has used of the processors.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The event of this number: each message is sent, delivered and, one in four, opened; one in fifty bounces. Ids and

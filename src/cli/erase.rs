@@ -11,11 +11,12 @@ use crate::core::time::UtcMillis;
 use crate::daemon::clock::TimeSource;
 use crate::daemon::engine::Engine;
 use crate::daemon::erase::{keeps_rows, settle, sweep};
+use crate::sink::traces;
 use crate::store::{Erasure, ErasureId, Mailbox, Reader, is_held, set_aside_before};
 use clap::Args;
 use serde::Serialize;
 use std::fs::File;
-use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::io::{self, BufRead as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,9 +39,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// A daemon whose sink has not obeyed within so many looks after the spool was done is left to it.
 const SINK_LOOKS: u32 = 200;
-
-/// Files are searched in pieces of this size.
-const PIECE: usize = 1 << 20;
 
 /// What `erase --json` says; every key is always there.
 #[derive(Serialize, Debug, Default)]
@@ -311,21 +309,7 @@ fn is_of_sink(config: &Config, path: &Path) -> bool {
 }
 
 fn holds(path: &Path, person: &Person) -> io::Result<bool> {
-    let mut file = File::open(path)?;
-    let mut piece = vec![0; PIECE];
-    let mut kept = 0;
-    loop {
-        let read = file.read(&mut piece[kept..])?;
-        if read == 0 {
-            return Ok(false);
-        }
-        let filled = kept + read;
-        if person.is_in_bytes(&piece[..filled]) {
-            return Ok(true);
-        }
-        kept = filled.min(person.longest());
-        piece.copy_within(filled - kept..filled, 0);
-    }
+    traces::hold(&mut File::open(path)?, person)
 }
 
 fn print(summary: &Summary, json: bool) -> Result<(), Failure> {

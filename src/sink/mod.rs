@@ -16,6 +16,7 @@ mod receipt;
 mod row;
 pub mod sqlite;
 pub mod stdout;
+pub mod traces;
 pub mod webhook;
 
 use crate::core::BoxFuture;

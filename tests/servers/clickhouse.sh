@@ -60,23 +60,12 @@ run() {
   exit 1
 }
 
-case $command in
-  start)
-    mkdir -p "$dir/data" "$dir/tmp"
-    free_port >"$dir/port"
-    configuration
-    run
-    echo "http://127.0.0.1:$(cat "$dir/port")"
-    ;;
-  restart)
-    end
-    run
-    ;;
-  stop)
-    end
-    ;;
-  *)
-    echo "start, restart or stop" >&2
-    exit 64
-    ;;
-esac
+start() {
+  mkdir -p "$dir/data" "$dir/tmp"
+  free_port >"$dir/port"
+  configuration
+  run
+  echo "http://127.0.0.1:$(cat "$dir/port")"
+}
+
+obey

@@ -1,4 +1,4 @@
-# What the servers of tests have in common; read by the scripts beside it, which have set `dir`.
+# What the servers of tests have in common; read by the scripts beside it, which have set `dir` and `command`.
 
 # A port that nobody listens on.
 free_port() {
@@ -33,4 +33,20 @@ end() {
   done
   echo "the server does not end" >&2
   exit 1
+}
+
+# Does what `command` asks, with the script's own `start`, which prints where the server is, and `run`.
+obey() {
+  case $command in
+    start) start ;;
+    restart)
+      end
+      run
+      ;;
+    stop) end ;;
+    *)
+      echo "start, restart or stop" >&2
+      exit 64
+      ;;
+  esac
 }

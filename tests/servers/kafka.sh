@@ -40,22 +40,11 @@ end() {
   kill -KILL "$pid"
 }
 
-case $command in
-  start)
-    mkdir -p "$dir"
-    free_port >"$dir/port"
-    run
-    echo "127.0.0.1:$(cat "$dir/port")"
-    ;;
-  restart)
-    end
-    run
-    ;;
-  stop)
-    end
-    ;;
-  *)
-    echo "start, restart or stop" >&2
-    exit 64
-    ;;
-esac
+start() {
+  mkdir -p "$dir"
+  free_port >"$dir/port"
+  run
+  echo "127.0.0.1:$(cat "$dir/port")"
+}
+
+obey

@@ -44,24 +44,13 @@ run() {
   exit 1
 }
 
-case $command in
-  start)
-    mkdir -p "$dir"
-    certificate "$dir"
-    free_port >"$dir/port"
-    configuration >"$dir/nats.conf"
-    run
-    echo "nats://spool:spool@localhost:$(cat "$dir/port")"
-    ;;
-  restart)
-    end
-    run
-    ;;
-  stop)
-    end
-    ;;
-  *)
-    echo "start, restart or stop" >&2
-    exit 64
-    ;;
-esac
+start() {
+  mkdir -p "$dir"
+  certificate "$dir"
+  free_port >"$dir/port"
+  configuration >"$dir/nats.conf"
+  run
+  echo "nats://spool:spool@localhost:$(cat "$dir/port")"
+}
+
+obey

@@ -30,29 +30,23 @@ run() {
   as_postgres "$(bin)/pg_ctl" -D "$dir/data" -l "$dir/log" -o "$options" -w start >/dev/null || { cat "$dir/log" >&2; exit 1; }
 }
 
-case $command in
-  start)
-    mkdir -p "$dir"
-    ((EUID != 0)) || chown postgres "$dir"
-    chmod 755 "$dir"
-    echo spool >"$dir/password"
-    chmod 644 "$dir/password"
-    as_postgres "$(bin)/initdb" -D "$dir/data" -U postgres -A scram-sha-256 --pwfile="$dir/password" --encoding=UTF8 \
-      --locale=C.UTF-8 >/dev/null
-    certificates
-    free_port >"$dir/port"
-    run
-    echo "postgres://postgres:spool@localhost:$(cat "$dir/port")/postgres"
-    ;;
-  restart)
-    as_postgres "$(bin)/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null
-    run
-    ;;
-  stop)
-    as_postgres "$(bin)/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null
-    ;;
-  *)
-    echo "start, restart or stop" >&2
-    exit 64
-    ;;
-esac
+start() {
+  mkdir -p "$dir"
+  ((EUID != 0)) || chown postgres "$dir"
+  chmod 755 "$dir"
+  echo spool >"$dir/password"
+  chmod 644 "$dir/password"
+  as_postgres "$(bin)/initdb" -D "$dir/data" -U postgres -A scram-sha-256 --pwfile="$dir/password" --encoding=UTF8 \
+    --locale=C.UTF-8 >/dev/null
+  certificates
+  free_port >"$dir/port"
+  run
+  echo "postgres://postgres:spool@localhost:$(cat "$dir/port")/postgres"
+}
+
+# As a crash would end it.
+end() {
+  as_postgres "$(bin)/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null
+}
+
+obey

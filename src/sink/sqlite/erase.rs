@@ -3,11 +3,11 @@
 
 use crate::core::person::Person;
 use crate::sink::file::disk;
-use crate::sink::{Refusal, Taken};
+use crate::sink::{Refusal, Taken, traces};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,8 +16,6 @@ const STEP: u32 = 2_000;
 /// How often it is tried to empty the log while somebody reads.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 5 } else { 250 });
-/// The file is searched in pieces of this size.
-const PIECE: usize = 1 << 20;
 
 /// Why it was not done.
 pub(super) enum Failed {
@@ -146,20 +144,7 @@ impl Pages {
             none => none.insert(File::open(&self.path)?),
         };
         file.seek(SeekFrom::Start(0))?;
-        let mut piece = vec![0; PIECE];
-        let mut kept = 0;
-        loop {
-            let read = file.read(&mut piece[kept..])?;
-            if read == 0 {
-                return Ok(false);
-            }
-            let filled = kept + read;
-            if person.is_in_bytes(&piece[..filled]) {
-                return Ok(true);
-            }
-            kept = filled.min(person.longest());
-            piece.copy_within(filled - kept..filled, 0);
-        }
+        traces::hold(file, person)
     }
 
     /// Whether the database can be written anew: as a copy, and as much in its log.

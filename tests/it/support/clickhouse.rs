@@ -2,6 +2,7 @@
 //! (`tests/servers/clickhouse.sh`), and one that is played, for what a real one does too rarely. It exists so that a test says what
 //! it checks.
 
+use super::head::Head;
 use flate2::read::GzDecoder;
 use secrecy::SecretString;
 use sparkspool::core::time::UtcMillis;
@@ -9,7 +10,7 @@ use sparkspool::net::{Client, Limits};
 use sparkspool::sink::clickhouse::{ANSWER_MAX, ClickhouseSink, Options};
 use sparkspool::sink::{Receipt, Refusal};
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -211,19 +212,11 @@ impl Drop for Fake {
 fn serve(socket: &TcpStream, inner: &Inner) -> std::io::Result<()> {
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut reader = BufReader::new(socket);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let target = line.split(' ').nth(1).unwrap_or_default();
+    let Some(head) = Head::read(&mut reader)? else { return Ok(()) };
+    let length = head.length();
+    let Head { target, headers, .. } = head;
     let url = url::Url::parse(&format!("http://fake{target}")).unwrap();
     let settings: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        headers.insert(name.to_ascii_lowercase(), value.to_owned());
-    }
-    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_u64);
     let mut sent = Vec::new();
     reader.by_ref().take(length).read_to_end(&mut sent)?;
     let mut socket = socket;

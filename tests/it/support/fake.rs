@@ -1,12 +1,13 @@
 //! An API that says whatever a test wants, in plain text or behind a certificate.
 //! It exists for what the simulated API never does: answers that quote the key, rows of one's own, TLS that is not right.
 
+use super::head::Head;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use sparkspool::daemon::clock::TimeSource;
 use sparkspool::simulator::{self, Simulation};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,23 +112,8 @@ impl Drop for Fake {
 /// One request, one answer, end of the connection.
 fn converse(stream: impl Read + Write, answer: &Answer) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut asked = Asked { target, authorization: String::new() };
-    loop {
-        line.clear();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(());
-        }
-        match line.trim_end().split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                value.clone_into(&mut asked.authorization);
-            }
-            Some(_) => {}
-            None => break,
-        }
-    }
+    let Some(Head { target, mut headers, .. }) = Head::read(&mut reader)? else { return Ok(()) };
+    let asked = Asked { target, authorization: headers.remove("authorization").unwrap_or_default() };
     let Reply { status, headers, body } = answer(&asked);
     let mut head = format!("HTTP/1.1 {status} Fake\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
     if !headers.iter().any(|(name, _)| name == "date") {

@@ -1,10 +1,11 @@
 //! A receiver of webhooks that answers as a test wants: a status, a redirect, nothing, or a cut after it has taken the body.
 //! It serves one connection after the other, so that what it saw has an order, unless it waits for a crowd of them.
 
+use super::head::Head;
 use flate2::read::GzDecoder;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -162,20 +163,9 @@ impl Drop for Receiver {
 fn serve(socket: &TcpStream, inner: &Inner) -> std::io::Result<()> {
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut reader = BufReader::new(socket);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let method = line.split(' ').next().unwrap_or_default().to_owned();
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        if !line.ends_with('\n') {
-            return Ok(());
-        }
-        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
-        headers.insert(name.to_ascii_lowercase(), value.to_owned());
-    }
-    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0_u64);
+    let Some(head) = Head::read(&mut reader)? else { return Ok(()) };
+    let length = head.length();
+    let Head { method, headers, .. } = head;
     let answer = match method.as_str() {
         "POST" | "PUT" => inner.answers.lock().unwrap().pop_front(),
         _ => None,
