@@ -208,7 +208,7 @@ impl Ingest {
         let stream = self.walker.stream;
         let at = self.walker.asker.account.clock.now();
         let closing = Closing { window, api_count: Some(0), distinct: 0, pages: 0, verified: true, at };
-        self.walker.write(move |store| store.close_window(stream, &closing)).await?;
+        self.walker.write(move |store| store.close_window(stream, &closing, &[])).await?;
         self.quiet = None;
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::ingest::{Ingest, target};
 use super::reconcile::{Doubts, Reconciled};
 use super::walk::Walked;
 use crate::core::plan::{self, SPAN_MAX};
-use crate::core::recheck::{KnownHours, Looked, Reread, next_reread};
+use crate::core::recheck::{KnownHours, Looked, Reread, hours_of, next_reread};
 use crate::core::time::{HOUR, MINUTE, Millis, UtcMillis};
 use crate::core::window::Window;
 use std::collections::BTreeMap;
@@ -138,8 +138,14 @@ impl Ingest {
             return Ok(());
         }
         let pages_before = self.walker.asker.tally.pages.get();
-        while let Some(range) = self.next_reread().await? {
+        let Some(all) = Window::new(plan::horizon(account.clock.now()), account.clock.now()) else { return Ok(()) };
+        let stream = self.walker.stream;
+        let mut rereads = self.walker.store.read(move |reader| reader.rereads(stream, all)).await?;
+        while let Some(range) = self.next_reread(&rereads).await? {
+            let began = account.clock.now();
             self.read_again(range).await?;
+            // Also where that read was cut short: the next tick finds it due still.
+            rereads.extend(hours_of(range).map(|hour| (hour, began)));
             if self.walker.asker.tally.pages.get() - pages_before >= REREAD_PAGES_MAX {
                 return Ok(());
             }
@@ -148,14 +154,12 @@ impl Ingest {
         Ok(())
     }
 
-    async fn next_reread(&self) -> Result<Option<Window>, Halt> {
+    async fn next_reread(&self, rereads: &BTreeMap<i64, UtcMillis>) -> Result<Option<Window>, Halt> {
         let progress = self.progress().await?;
         let now = self.walker.asker.account.clock.now();
-        let Some(all) = Window::new(plan::horizon(now), now) else { return Ok(None) };
         let (stream, policy) = (self.walker.stream, self.rechecks.reread);
-        let rereads = self.walker.store.read(move |reader| reader.rereads(stream, all)).await?;
         let next = |counts: &BTreeMap<i64, u64>| {
-            let hours = KnownHours { coverage: &progress.coverage, rereads: &rereads, counts };
+            let hours = KnownHours { coverage: &progress.coverage, rereads, counts };
             next_reread(policy, hours, progress.floor, now, target(&self.walker))
         };
         // Without counts it is at most a day; only that is counted.

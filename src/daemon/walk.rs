@@ -409,11 +409,10 @@ impl Walker {
         let stream = self.stream;
         self.write(move |store| {
             if verified {
-                store.close_read(stream, &closing, &shown)?;
+                store.close_read(stream, &closing, &shown, &hours).map(drop)
             } else {
-                store.close_window(stream, &closing)?;
+                store.close_window(stream, &closing, &hours)
             }
-            if hours.is_empty() { Ok(()) } else { store.note_rereads(stream, &hours) }
         })
         .await?;
         if verified {

@@ -1,13 +1,16 @@
 //! The ledger: how many rows the API is expected to show of each minute, and when each hour was fully read last.
 //! It exists because what is stored is not what is to be expected: the API erases rows, and counts some that are no events.
 
+use super::Reader;
 use super::columns::{StreamId, count_at};
 use super::error::StoreError;
-use super::{Reader, Store};
 use crate::core::time::{HOUR, MINUTE, UtcMillis};
 use crate::core::window::Window;
 use rusqlite::{Connection, Transaction};
 use std::collections::BTreeMap;
+
+/// An hour that was fully read, counted from 1970, and when that began (API clock).
+pub type ReadHour = (i64, UtcMillis);
 
 /// What one full read of a window was shown.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -149,17 +152,12 @@ impl Reader {
     }
 }
 
-impl Store {
-    /// Records that these hours were fully read, and when that began.
-    pub fn note_rereads(&mut self, stream: StreamId, hours: &[(i64, UtcMillis)]) -> Result<(), StoreError> {
-        self.transact(|tx, _| {
-            let sql = "INSERT INTO reread (stream, hour, read_at) VALUES (?1, ?2, ?3)
-                       ON CONFLICT (stream, hour) DO UPDATE SET read_at = max(read_at, ?3)";
-            let mut note = tx.prepare_cached(sql)?;
-            for (hour, read_at) in hours {
-                note.execute((stream, hour, read_at))?;
-            }
-            Ok(())
-        })
+/// Records that these hours were fully read.
+pub(super) fn note_rereads(tx: &Transaction<'_>, stream: StreamId, hours: &[ReadHour]) -> Result<(), StoreError> {
+    let sql = "INSERT INTO reread (stream, hour, read_at) VALUES (?1, ?2, ?3)
+               ON CONFLICT (stream, hour) DO UPDATE SET read_at = max(read_at, ?3)";
+    for (hour, read_at) in hours {
+        tx.prepare_cached(sql)?.execute((stream, hour, read_at))?;
     }
+    Ok(())
 }

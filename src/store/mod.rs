@@ -50,7 +50,7 @@ pub use examine::Following;
 pub use gap::{Gap, Lost};
 pub use handle::{Death, Handle};
 pub use intent::{Intent, IntentProgress, Mailbox, Outcome, OutcomeKind};
-pub use ledger::Shown;
+pub use ledger::{ReadHour, Shown};
 pub use open::is_held;
 pub use orders::{DeadLetters, Orders, Replay, Replayed};
 pub use position::{Ack, Bookmark, Position, Refused};

@@ -5,7 +5,7 @@ use super::Store;
 use super::capture::Committed;
 use super::columns::{Count, StreamId, window_at};
 use super::error::StoreError;
-use super::ledger::{self, Shown};
+use super::ledger::{self, ReadHour, Shown};
 use crate::core::event::StreamName;
 use crate::core::time::UtcMillis;
 use crate::core::window::{Coverage, Window};
@@ -126,20 +126,31 @@ impl Store {
         desk.progress.get_mut(&stream).ok_or_else(|| StoreError::invalid("progress was not loaded"))
     }
 
-    /// Records that a window was fully read where that took no page that is not committed yet.
-    pub fn close_window(&mut self, stream: StreamId, closing: &Closing) -> Result<(), StoreError> {
+    /// Records that a window was fully read where that took no page that is not committed yet, and with it these `hours`.
+    pub fn close_window(&mut self, stream: StreamId, closing: &Closing, hours: &[ReadHour]) -> Result<(), StoreError> {
         let before = self.progress_mut(stream)?.coverage.clone();
-        let after = self.transact(|tx, _| close(tx, stream, closing, &before))?;
+        let after = self.transact(|tx, _| {
+            ledger::note_rereads(tx, stream, hours)?;
+            close(tx, stream, closing, &before)
+        })?;
         self.progress_mut(stream)?.coverage = after;
         Ok(())
     }
 
     /// Records that a window was fully read and verified, and takes what the API showed of its whole minutes as what is
-    /// to be expected of them: rows that were erased there are no longer missed. Returns whether that changed anything.
-    pub fn close_read(&mut self, stream: StreamId, closing: &Closing, shown: &Shown) -> Result<bool, StoreError> {
+    /// to be expected of them: rows that were erased there are no longer missed. `hours` are fully read with it. Returns
+    /// whether what is to be expected changed.
+    pub fn close_read(
+        &mut self,
+        stream: StreamId,
+        closing: &Closing,
+        shown: &Shown,
+        hours: &[ReadHour],
+    ) -> Result<bool, StoreError> {
         let before = self.progress_mut(stream)?.coverage.clone();
         let (after, corrected) = self.transact(|tx, _| {
             let corrected = ledger::correct(tx, stream, closing.window, shown)?;
+            ledger::note_rereads(tx, stream, hours)?;
             Ok((close(tx, stream, closing, &before)?, corrected))
         })?;
         self.progress_mut(stream)?.coverage = after;

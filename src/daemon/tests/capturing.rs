@@ -20,7 +20,7 @@ async fn what_expired_before_it_was_read_is_named_in_a_gap() {
     let ground = Ground::new(floor, 100, |asked| Ok(asked.of(&[]))).await;
     let (stream, read) = (ground.stream, window(floor, read_to));
     let closing = Closing { window: read, api_count: Some(0), distinct: 0, pages: 1, verified: true, at: read_to };
-    ground.store.write(move |store| store.close_window(stream, &closing)).await.unwrap();
+    ground.store.write(move |store| store.close_window(stream, &closing, &[])).await.unwrap();
     let pass = ground.ingest(Reread::Twice).tick().await.unwrap();
     let gaps = ground.store.read(|reader| reader.gaps()).await.unwrap();
     assert_eq!(gaps.len(), 1);

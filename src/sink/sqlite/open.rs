@@ -146,6 +146,8 @@ fn attach(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let conn = attach(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
+    // Otherwise a statement whose parameter an index might prefer is prepared anew for each value of it.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     if conn.is_readonly("main")? {
         return Err(failure(ErrorCode::ReadOnly, "it cannot be written"));
     }

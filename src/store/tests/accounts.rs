@@ -6,7 +6,7 @@ use super::*;
 #[test]
 fn a_floor_is_set_once_and_a_fingerprint_is_reported_until_it_is_adopted() {
     let (dir, mut store, stream) = fresh();
-    store.close_window(stream, &closing(window(0, 100), true)).unwrap();
+    store.close_window(stream, &closing(window(0, 100), true), &[]).unwrap();
     drop(store);
     for _ in 0..2 {
         let mut store = Store::open(dir.path()).unwrap();
@@ -29,7 +29,7 @@ fn a_floor_is_set_once_and_a_fingerprint_is_reported_until_it_is_adopted() {
 fn coverage_is_kept_merged() {
     let (_dir, mut store, stream) = fresh();
     for (from, to) in [(0, 10), (30, 40), (10, 20), (50, 60), (15, 35)] {
-        store.close_window(stream, &closing(window(from, to), true)).unwrap();
+        store.close_window(stream, &closing(window(from, to), true), &[]).unwrap();
     }
     let rows: i64 = store.conn.query_row("SELECT count(*) FROM coverage", (), |row| row.get(0)).unwrap();
     assert_eq!(rows, 2);
@@ -88,7 +88,7 @@ fn a_later_certificate_overrules_the_earlier_ones() {
     let (_dir, mut store, stream) = fresh();
     let reader = Reader::open(store.dir()).unwrap();
     let unverified = || summary::unverified(reader.conn(), stream).unwrap().windows().to_vec();
-    let mut close = |from, to, verified| store.close_window(stream, &closing(window(from, to), verified)).unwrap();
+    let mut close = |from, to, verified| store.close_window(stream, &closing(window(from, to), verified), &[]).unwrap();
     close(0, 60, true);
     close(20, 40, false);
     assert_eq!(unverified(), [window(20, 40)]);
@@ -106,7 +106,7 @@ fn a_later_certificate_overrules_the_earlier_ones() {
 #[test]
 fn a_summary_adds_up() {
     let (_dir, mut store, stream) = fresh();
-    store.close_window(stream, &closing(window(0, MINUTE), true)).unwrap();
+    store.close_window(stream, &closing(window(0, MINUTE), true), &[]).unwrap();
     let last = Closing { api_count: None, distinct: 3, verified: false, ..closing(window(MINUTE, 2 * MINUTE), false) };
     let page = page_with(&[given("1", 5), given("2", MINUTE), given("3", MINUTE)], &["[1]"]);
     store.commit_page(&PageCommit { stream, page: &page, observed_at: NOW, close: Some(&last) }).unwrap();

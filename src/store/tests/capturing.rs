@@ -213,8 +213,8 @@ fn the_day_book_forgets_only_minutes_that_nothing_touched_lately() {
     // A row of the first minute that appears much later keeps the whole minute.
     let late = page(&[given("3", 1)]);
     store.commit_page(&PageCommit { stream, page: &late, observed_at: at(9 * MINUTE), close: None }).unwrap();
-    store.close_window(stream, &closing(window(0, MINUTE), true)).unwrap();
-    store.close_window(stream, &closing(window(MINUTE, 20 * MINUTE), true)).unwrap();
+    store.close_window(stream, &closing(window(0, MINUTE), true), &[]).unwrap();
+    store.close_window(stream, &closing(window(MINUTE, 20 * MINUTE), true), &[]).unwrap();
 
     assert_eq!(store.prune_day_book(stream, at(MINUTE)).unwrap(), 0);
     assert_eq!(store.prune_day_book(stream, at(5 * MINUTE)).unwrap(), 1);

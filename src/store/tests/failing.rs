@@ -114,7 +114,7 @@ fn damaged_bytes_are_never_forwarded() {
     let columns = ["body", "lengths", "late"];
     for column in columns {
         let (_dir, mut store, stream) = fresh();
-        store.close_window(stream, &closing(window(0, 2), true)).unwrap();
+        store.close_window(stream, &closing(window(0, 2), true), &[]).unwrap();
         commit(&mut store, stream, &page(&[given("1", 1), given("2", 5)])).unwrap();
         commit(&mut store, stream, &page(&[given("3", 5)])).unwrap();
         let sql = format!("UPDATE segment SET {column} = CAST(substr({column}, 2) || x'00' AS BLOB) WHERE seq = 1");

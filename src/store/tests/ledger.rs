@@ -20,7 +20,7 @@ fn an_erased_row_is_no_longer_expected_and_one_that_comes_back_is() {
     let whole = window(0, 2 * MINUTE);
     assert_eq!(expected(&store, stream, whole), 3);
     let close = |store: &mut Store, minutes: &[(i64, u64)]| {
-        store.close_read(stream, &closing(whole, true), &shown(minutes, 0)).unwrap()
+        store.close_read(stream, &closing(whole, true), &shown(minutes, 0), &[]).unwrap()
     };
     assert!(!close(&mut store, &[(0, 2), (1, 1)]), "nothing to correct");
     assert!(close(&mut store, &[(0, 1), (1, 1)]));
@@ -36,8 +36,8 @@ fn minutes_that_a_window_only_touches_are_left_alone() {
     let (_dir, mut store, stream) = fresh();
     commit(&mut store, stream, &page(&[given("1", 10), given("2", MINUTE + 10), given("3", 2 * MINUTE + 10)])).unwrap();
     let part = window(30_000, 2 * MINUTE + 30_000);
-    assert!(!store.close_read(stream, &closing(part, true), &shown(&[(1, 1), (2, 1)], 0)).unwrap());
-    assert!(!store.close_read(stream, &closing(window(5, 6), true), &shown(&[], 0)).unwrap());
+    assert!(!store.close_read(stream, &closing(part, true), &shown(&[(1, 1), (2, 1)], 0), &[]).unwrap());
+    assert!(!store.close_read(stream, &closing(window(5, 6), true), &shown(&[], 0), &[]).unwrap());
     assert_eq!(expected(&store, stream, window(0, 3 * MINUTE)), 3);
 }
 
@@ -47,12 +47,12 @@ fn rows_that_are_no_events_are_expected_once() {
     commit(&mut store, stream, &page(&[given("1", 10)])).unwrap();
     let whole = window(0, 4 * MINUTE);
     for _ in 0..2 {
-        store.close_read(stream, &closing(whole, true), &shown(&[(0, 1)], 2)).unwrap();
+        store.close_read(stream, &closing(whole, true), &shown(&[(0, 1)], 2), &[]).unwrap();
         assert_eq!(expected(&store, stream, whole), 3);
     }
     // Found in the second half when that is read by itself.
-    store.close_read(stream, &closing(window(0, 2 * MINUTE), true), &shown(&[(0, 1)], 0)).unwrap();
-    store.close_read(stream, &closing(window(2 * MINUTE, 4 * MINUTE), true), &shown(&[], 2)).unwrap();
+    store.close_read(stream, &closing(window(0, 2 * MINUTE), true), &shown(&[(0, 1)], 0), &[]).unwrap();
+    store.close_read(stream, &closing(window(2 * MINUTE, 4 * MINUTE), true), &shown(&[], 2), &[]).unwrap();
     assert_eq!(expected(&store, stream, whole), 3);
     assert_eq!(expected(&store, stream, window(0, 2 * MINUTE)), 1);
 }
@@ -61,8 +61,9 @@ fn rows_that_are_no_events_are_expected_once() {
 fn hours_keep_their_latest_read_and_are_forgotten_with_the_day_book() {
     let (_dir, mut store, stream) = fresh();
     let hour = 60 * MINUTE;
-    store.note_rereads(stream, &[(1, at(9 * hour)), (2, at(9 * hour))]).unwrap();
-    store.note_rereads(stream, &[(1, at(4 * hour)), (3, at(12 * hour))]).unwrap();
+    for hours in [[(1, at(9 * hour)), (2, at(9 * hour))], [(1, at(4 * hour)), (3, at(12 * hour))]] {
+        store.close_window(stream, &closing(window(0, MINUTE), true), &hours).unwrap();
+    }
     let all = window(0, 20 * hour);
     let rereads = |store: &Store| Reader::open(store.dir()).unwrap().rereads(stream, all).unwrap();
     assert_eq!(rereads(&store), BTreeMap::from([(1, at(9 * hour)), (2, at(9 * hour)), (3, at(12 * hour))]));
@@ -75,7 +76,7 @@ fn a_correction_goes_with_its_minute_and_not_before() {
     let (_dir, mut store, stream) = fresh();
     commit(&mut store, stream, &page(&[given("1", 10), given("2", 20)])).unwrap();
     let whole = window(0, MINUTE);
-    store.close_read(stream, &closing(whole, true), &shown(&[(0, 1)], 0)).unwrap();
+    store.close_read(stream, &closing(whole, true), &shown(&[(0, 1)], 0), &[]).unwrap();
     // The minute stays: it gained its last key after this horizon.
     store.prune_day_book(stream, at(2 * MINUTE)).unwrap();
     assert_eq!(expected(&store, stream, whole), 1);
@@ -99,7 +100,7 @@ proptest! {
             let to = from + span;
             let shows = |minute: i64| held(minute) - (draw.rotate_left(u32::try_from(minute).unwrap()) % (held(minute) + 1));
             let minutes: Vec<(i64, u64)> = (from..to).map(|m| (m, shows(m))).filter(|(_, n)| *n > 0).collect();
-            store.close_read(stream, &closing(window(from * MINUTE, to * MINUTE), true), &shown(&minutes, 0)).unwrap();
+            store.close_read(stream, &closing(window(from * MINUTE, to * MINUTE), true), &shown(&minutes, 0), &[]).unwrap();
             model.extend((from..to).map(|m| (m, shows(m))));
             for (a, b) in [(0, 16), (from, to), (from, 16)] {
                 let sum: u64 = (a..b).map(|m| model[&m]).sum();

@@ -229,7 +229,7 @@ fn the_settings_hold_that_make_a_commit_durable() {
 fn what_was_committed_survives_a_crash_and_a_close() {
     let (dir, mut store, stream) = fresh();
     let first = commit(&mut store, stream, &page(&[given("1", 5), given("x", 70_000)])).unwrap();
-    store.close_window(stream, &closing(window(0, 60_000), true)).unwrap();
+    store.close_window(stream, &closing(window(0, 60_000), true), &[]).unwrap();
     let copy = crashed(&store);
     let expected = (spooled(&store, &[stream]), store.progress(stream).unwrap());
     drop(store);

@@ -71,7 +71,7 @@ impl Around {
                         .commit_page(&PageCommit { stream: row.id, page: &page, observed_at: now, close: None })
                         .unwrap();
                 }
-                store.close_window(row.id, &Closing { at: now, ..closing(due, true) }).unwrap();
+                store.close_window(row.id, &Closing { at: now, ..closing(due, true) }, &[]).unwrap();
             }
         }
     }

@@ -21,7 +21,7 @@ fn another_body_is_spooled_once_more_and_changes_no_count() {
     let (_dir, mut store, stream) = fresh();
     let before = [with_body("a"), given("2", 6), given("x", 7)];
     commit(&mut store, stream, &page(&before)).unwrap();
-    store.close_window(stream, &closing(window(0, MINUTE), true)).unwrap();
+    store.close_window(stream, &closing(window(0, MINUTE), true), &[]).unwrap();
 
     let after = page(&[given("x", 7), with_body("b"), given("2", 6)]);
     let committed = commit(&mut store, stream, &after).unwrap();
