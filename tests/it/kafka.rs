@@ -3,7 +3,7 @@
 //! a report loses an event.
 
 use crate::support::kafka::{Mock, brokers, new_name, options_at, read};
-use crate::support::kafka_front::{Authority, with_tls};
+use crate::support::kafka_front::{Authority, with_sasl, with_tls};
 use crate::support::killed::killed_while_it_forwards;
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Error};
 use secrecy::SecretString;
@@ -208,6 +208,26 @@ async fn brokers_are_known_by_their_certificate_and_know_sparkspool_by_its_own()
     let other = front.replace("localhost", "127.0.0.1");
     let outcome = opened(Options { brokers: vec![other], ..options(known(), true) }).await.check().await;
     assert!(matches!(&outcome, Err(Refusal::Unusable { hint, .. }) if hint.contains("names")), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn brokers_ask_for_a_password_and_a_wrong_one_is_for_an_operator() {
+    let mock = Mock::new();
+    let front = with_sasl("spool", "hunter2", &mock.brokers());
+    let options = |password: &str| {
+        let login =
+            Login { mechanism: Mechanism::Plain, user: "spool".to_owned(), password: SecretString::from(password) };
+        Options { login: Some(login), ..options_at(&front, "t") }
+    };
+    opened(options("hunter2")).await.check().await.unwrap();
+    let mut sink = opened(options("hunter3")).await;
+    for outcome in [sink.check().await, write(&mut sink, &numbered(0..1)).await] {
+        let Err(Refusal::Unusable { why, hint }) = outcome else { panic!("{outcome:?}") };
+        assert!(hint.contains("`sasl`, `user`") && !why.contains("hunter"), "{why}: {hint}");
+    }
+    let mut sink = opened(Options { timeout: Duration::from_secs(1), ..options_at(&front, "t") }).await;
+    let outcome = sink.check().await;
+    assert!(outcome.is_err(), "nobody comes in without a password");
 }
 
 #[tokio::test]

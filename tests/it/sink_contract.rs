@@ -259,4 +259,4 @@ contract!(postgres_over_a_line, over a line: crate::support::postgres::Database:
     Over::new(database.server(), |url| PostgresRig(crate::support::postgres::Database::of_server(url)))
 }));
 #[cfg(feature = "object-store")]
-contract!(bucket_over_a_line, over a line: Bucket::new().map(|bucket| Over::new(bucket.url(), Bucket::of_server)));
+contract!(bucket_over_a_line, over a line: Bucket::new().map(|bucket| Over::new(bucket.url(), |url| bucket.at(url))));

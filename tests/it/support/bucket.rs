@@ -1,21 +1,36 @@
-//! What lies in a bucket or a folder, read with the crates the sink writes with; `SPARKSPOOL_TEST_S3_URL` names the server
-//! (`tests/servers/s3.sh`). It exists so that tests of the `object_store` sink do not meet, and say aloud when there is none.
+//! What lies in a bucket or a folder, read with the crates the sink writes with; one of [`SERVERS`] names the server
+//! (`tests/servers/s3.sh`, `azure.sh`). It exists so that tests of the `object_store` sink do not meet, and say aloud when
+//! there is none.
 
 use arrow_array::cast::AsArray;
-use object_store::ObjectStoreExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
 use object_store::list::{PaginatedListOptions, PaginatedListStore};
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use sparkspool::sink::object_store::{Address, Kind, Layout, Options, Place};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// The variables that name a server, and what it speaks. There is none of Google's: their client asks Google itself for a token.
+const SERVERS: [(&str, Kind); 2] = [("SPARKSPOOL_TEST_S3_URL", Kind::S3), ("SPARKSPOOL_TEST_AZURE_URL", Kind::Azure)];
+
+/// Who may write to the servers of tests; the second is what everybody's Azure emulator knows.
+const S3_KEY: (&str, &str) = ("S3RVER", "S3RVER");
+const AZURE_KEY: (&str, &str) =
+    ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
 /// A prefix of its own in the bucket `spool`.
 pub(crate) struct Bucket {
+    kind: Kind,
     url: String,
     prefix: String,
 }
+
+/// What can be asked of any of them.
+pub(crate) trait Client: ObjectStore + PaginatedListStore {}
+
+impl<S: ObjectStore + PaginatedListStore> Client for S {}
 
 /// An object: its name, and the values of a column of its rows.
 pub(crate) type Rows = (String, Vec<String>);
@@ -23,19 +38,24 @@ pub(crate) type Rows = (String, Vec<String>);
 impl Bucket {
     /// `None`, said aloud, where there is no server.
     pub(crate) fn new() -> Option<Self> {
-        let Ok(url) = std::env::var("SPARKSPOOL_TEST_S3_URL") else {
+        let named = SERVERS.into_iter().find_map(|(name, kind)| Some((kind, std::env::var(name).ok()?)));
+        let Some((kind, url)) = named else {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
             eprintln!("skipped: {test}, because SPARKSPOOL_TEST_S3_URL names no server");
             return None;
         };
-        Some(Self::of_server(url))
+        Some(Self::of_server(kind, url))
     }
 
-    /// One in the server at this URL.
-    pub(crate) fn of_server(url: String) -> Self {
+    fn of_server(kind: Kind, url: String) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("{}/{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { url, prefix }
+        Self { kind, url, prefix }
+    }
+
+    /// Another one, in the same server, that is reached by this URL.
+    pub(crate) fn at(&self, url: String) -> Self {
+        Self::of_server(self.kind, url)
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -43,14 +63,37 @@ impl Bucket {
     }
 
     pub(crate) fn options(&self) -> Options {
-        options_at(&self.url, &self.prefix)
+        let mut options = options_at(&self.url, &self.prefix);
+        if let Place::Bucket(address) = &mut options.place {
+            let (account, secret) = self.key();
+            (address.kind, address.account, address.secret) =
+                (self.kind, Some(account.to_owned()), Some(secret.into()));
+        }
+        options
+    }
+
+    fn key(&self) -> (&'static str, &'static str) {
+        if self.kind == Kind::Azure { AZURE_KEY } else { S3_KEY }
     }
 
     /// The client that the sink has, too.
-    pub(crate) fn client(&self) -> Arc<AmazonS3> {
+    pub(crate) fn client(&self) -> Arc<dyn Client> {
         rustls::crypto::ring::default_provider().install_default().ok();
-        let builder = AmazonS3Builder::new().with_endpoint(&self.url).with_allow_http(true).with_bucket_name("spool");
-        Arc::new(builder.with_access_key_id("S3RVER").with_secret_access_key("S3RVER").build().unwrap())
+        let http = object_store::ClientOptions::new().with_allow_http(true);
+        let (account, secret) = self.key();
+        match self.kind {
+            Kind::S3 => {
+                let builder = AmazonS3Builder::new().with_endpoint(&self.url).with_bucket_name("spool");
+                let builder = builder.with_access_key_id(account).with_secret_access_key(secret);
+                Arc::new(builder.with_client_options(http).build().unwrap())
+            }
+            Kind::Azure => {
+                let builder = MicrosoftAzureBuilder::new().with_endpoint(self.url.clone()).with_container_name("spool");
+                let builder = builder.with_account(account).with_access_key(secret);
+                Arc::new(builder.with_client_options(http).build().unwrap())
+            }
+            Kind::Gcs => unreachable!("no variable names one"),
+        }
     }
 
     /// All objects and the raw events of each, ordered by name.
@@ -97,8 +140,8 @@ pub(crate) fn options_at(url: &str, prefix: &str) -> Options {
         endpoint: Some(url.to_owned()),
         allow_http: true,
         region: None,
-        account: Some("S3RVER".to_owned()),
-        secret: Some("S3RVER".into()),
+        account: Some(S3_KEY.0.to_owned()),
+        secret: Some(S3_KEY.1.into()),
         credentials_file: None,
         ca: None,
         timeout: Duration::from_secs(30),

@@ -1,5 +1,5 @@
-//! What stands before a Kafka cluster and asks who comes: TLS, with certificates of its own making. It exists because the mock
-//! cluster knows none, and a wrong certificate must be told from a lost broker.
+//! What stands before a Kafka cluster and asks who comes: TLS, with certificates of its own making, and SASL. It exists because
+//! the mock cluster knows neither, and a wrong certificate or password must be told from a lost broker.
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -63,6 +63,74 @@ pub(crate) fn with_tls(authority: &Authority, behind: &str) -> String {
         pass_on(&mut StreamOwned::new(connection, near), far);
     });
     format!("localhost:{port}")
+}
+
+/// SASL PLAIN before the broker at `behind`, for `user` with `password`. Returns its address.
+pub(crate) fn with_sasl(user: &str, password: &str, behind: &str) -> String {
+    let right = format!("\0{user}\0{password}").into_bytes();
+    let port = listen(behind, move |mut near, mut far| {
+        near.set_read_timeout(None).unwrap();
+        while let Ok(known) = welcome(&mut near, &mut far, &right) {
+            if known {
+                near.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+                return pass_on(&mut near, far);
+            }
+        }
+    });
+    format!("127.0.0.1:{port}")
+}
+
+const SASL_HANDSHAKE: i16 = 17;
+const API_VERSIONS: i16 = 18;
+const SASL_AUTHENTICATE: i16 = 36;
+const UNSUPPORTED_VERSION: i16 = 35;
+const SASL_AUTHENTICATION_FAILED: i16 = 58;
+
+/// Answers one request of somebody who is not known yet; whether he is now. The broker itself says what it can do, and SASL,
+/// of which it knows nothing, is added; in version 0 of that answer, which a client falls back to.
+fn welcome(near: &mut TcpStream, far: &mut TcpStream, right: &[u8]) -> std::io::Result<bool> {
+    let request = frame(near)?;
+    let number = |at: usize| i16::from_be_bytes([request[at], request[at + 1]]);
+    let client = usize::try_from(number(8)).unwrap_or(0);
+    let body = request.get(10 + client..).unwrap_or_default();
+    let mut answer = request[4..8].to_vec();
+    let mut put = |numbers: &[i16]| numbers.iter().for_each(|number| answer.extend(number.to_be_bytes()));
+    let mut known = false;
+    match (number(0), number(2)) {
+        (API_VERSIONS, 0) => {
+            send(far, &request)?;
+            let mut able = frame(far)?;
+            let count = u32::from_be_bytes([able[6], able[7], able[8], able[9]]) + 2;
+            able[6..10].copy_from_slice(&count.to_be_bytes());
+            able.extend([SASL_HANDSHAKE, 1, 1, SASL_AUTHENTICATE, 0, 0].iter().flat_map(|number| number.to_be_bytes()));
+            answer = able;
+        }
+        (API_VERSIONS, _) => put(&[UNSUPPORTED_VERSION, 0, 1, API_VERSIONS, 0, 0]),
+        (SASL_HANDSHAKE, _) => {
+            put(&[0, 0, 1, 5]);
+            answer.extend(b"PLAIN");
+        }
+        (SASL_AUTHENTICATE, _) => {
+            known = body.get(4..) == Some(right);
+            put(&[if known { 0 } else { SASL_AUTHENTICATION_FAILED }, -1, 0, 0]);
+        }
+        other => return Err(std::io::Error::other(format!("{other:?} is asked by somebody who is not known"))),
+    }
+    send(near, &answer)?;
+    Ok(known)
+}
+
+fn frame(from: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+    from.read_exact(&mut frame)?;
+    Ok(frame)
+}
+
+fn send(to: &mut TcpStream, frame: &[u8]) -> std::io::Result<()> {
+    to.write_all(&u32::try_from(frame.len()).unwrap().to_be_bytes())?;
+    to.write_all(frame)
 }
 
 fn listen(behind: &str, serve: impl Fn(TcpStream, TcpStream) + Send + Sync + 'static) -> u16 {
