@@ -14,6 +14,7 @@ pub mod object_store;
 pub mod postgres;
 mod receipt;
 mod row;
+mod run;
 pub mod sqlite;
 pub mod stdout;
 pub mod traces;

@@ -16,9 +16,11 @@ const REQUEST_MAX: Duration = Duration::from_mins(5);
 
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// What a session is set to. Locks are only ever held by another writer of the same sink, whose end is waited for.
+/// What a session is set to. Locks are only ever held by another writer of the same sink, whose end is waited for. A batch is
+/// staged and sorted in memory: the server's defaults would have it spill to files.
 const SESSION: &str = "SET lock_timeout = '60s'; SET idle_in_transaction_session_timeout = '5min'; \
-     SET statement_timeout = 0; SET client_min_messages = warning; SET default_transaction_isolation = 'read committed'";
+     SET statement_timeout = 0; SET client_min_messages = warning; SET default_transaction_isolation = 'read committed'; \
+     SET temp_buffers = '32MB'; SET work_mem = '64MB'";
 
 type Driving = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 

@@ -1,8 +1,7 @@
 //! What a receipt of this sink holds: which table it was, how far its numbers went, and where in the spool that was.
 //! It exists so that a database that was exchanged or set back is noticed, and so that twins without an id stay two.
 
-use crate::core::event::StoredEvent;
-use crate::core::time::UtcMillis;
+use crate::sink::run::Run;
 use crate::sink::{Receipt, Refusal};
 use serde::{Deserialize, Serialize};
 
@@ -20,30 +19,6 @@ pub(super) struct Progress {
     /// The run that the last event handed over belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) run: Option<Run>,
-}
-
-/// Events that follow upon each other and were captured for one stream at one instant. What the store calls twins stands
-/// in one run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Run {
-    stream: String,
-    observed_at: i64,
-    /// The first event of the run that has an id: where it comes again, the run is handed over once more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) first: Option<String>,
-}
-
-impl Run {
-    /// The run that `event` begins.
-    pub(super) fn begin(event: &StoredEvent<'_>) -> Self {
-        let StoredEvent { stream, observed_at, .. } = event;
-        Self { stream: stream.as_str().to_owned(), observed_at: observed_at.as_millis(), first: None }
-    }
-
-    /// Whether `event` can belong to it.
-    pub(super) fn holds(&self, event: &StoredEvent<'_>) -> bool {
-        event.observed_at == UtcMillis::from_millis(self.observed_at) && event.stream.as_str() == self.stream
-    }
 }
 
 impl Progress {

@@ -5,12 +5,13 @@
 //! is the n-th row of that run, whichever batch it comes in: it is new only where there are fewer rows. A batch that goes
 //! on in the run of the one before counts from what was acknowledged.
 
-use super::receipt::{Progress, Run};
+use super::receipt::Progress;
 use super::refusal::Trouble;
 use super::row::Key;
 use crate::core::event::StoredEvent;
 use crate::core::normalize::Normalized;
 use crate::sink::Batch;
+use crate::sink::run::{self, Run};
 use std::collections::HashMap;
 use tokio_postgres::Client;
 
@@ -43,7 +44,8 @@ struct Known {
 impl Runs {
     /// Before the first event of a batch. What is handed over *again* goes on in nothing.
     pub(super) fn new(progress: &Progress, batch: &Batch<'_>) -> Self {
-        let goes_on = !batch.again && progress.run.as_ref().is_some_and(|run| goes_on(run, &batch.events));
+        let goes_on = |run: &Run| run.goes_on(batch.events.iter().copied(), name);
+        let goes_on = !batch.again && progress.run.as_ref().is_some_and(goes_on);
         Self { run: progress.run.clone().filter(|_| goes_on), goes_on, number: 0 }
     }
 
@@ -61,30 +63,22 @@ impl Runs {
             self.number += 1;
         }
         if let Some(run) = &mut self.run
-            && run.first.is_none()
             && !anonymous
         {
-            run.first = Some(name_of(key));
+            run.note(|| name_of(key));
         }
         anonymous.then(|| Anonymous { at, key: key.clone(), run: self.number, goes_on: self.goes_on })
     }
 }
 
 fn name_of(key: &Key) -> String {
-    format!("{} {} {}", key.minute, key.source_type, key.id)
+    run::name(key.minute, &key.source_type, &key.id)
 }
 
-/// Whether the events go on in the run that the last acknowledged batch ended in, and not from its beginning.
-fn goes_on(run: &Run, events: &[StoredEvent<'_>]) -> bool {
-    let mut of_run = events.iter().take_while(|event| run.holds(event)).peekable();
-    let Some(first) = &run.first else { return of_run.peek().is_some() };
-    of_run.peek().is_some()
-        && of_run
-            .find_map(|event| {
-                let (key, anonymous) = Key::of(&Normalized::parse(event.raw).ok()?);
-                (!anonymous).then(|| name_of(&key))
-            })
-            .is_none_or(|name| name != *first)
+/// The name of an event that has an id.
+fn name(stored: &StoredEvent<'_>) -> Option<String> {
+    let (key, is_anonymous) = Key::of(&Normalized::parse(stored.raw).ok()?);
+    (!is_anonymous).then(|| name_of(&key))
 }
 
 /// The number of each event's twin.

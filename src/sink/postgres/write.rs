@@ -2,13 +2,14 @@
 //! how far that went. It exists apart because here it is decided that an event is there exactly once.
 
 use super::Options;
-use super::receipt::{Progress, Run};
+use super::receipt::Progress;
 use super::refusal::Trouble;
 use super::row::{self, CONTENT, HISTORY, KEY, Key, Place, STAGE};
 use super::schema::{Claim, Names, quoted, stale};
 use super::twins::{Anonymous, Runs, numbers};
 use crate::core::event::StoredEvent;
 use crate::core::normalize::Normalized;
+use crate::sink::run::Run;
 use crate::sink::{Batch, Refusal};
 use bytes::Bytes;
 use futures_util::SinkExt;

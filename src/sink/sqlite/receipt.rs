@@ -2,7 +2,7 @@
 //! It exists so that a database that was removed or exchanged is noticed, and so that twins without an id stay two.
 
 use crate::core::event::StoredEvent;
-use crate::core::time::UtcMillis;
+use crate::sink::run::Run;
 use crate::sink::{Receipt, Refusal};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -20,19 +20,15 @@ pub(super) struct Progress {
     pub(super) seq: i64,
     /// The run that the last event handed over belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) run: Option<Run>,
+    pub(super) run: Option<Counted>,
 }
 
-/// Events that follow upon each other and were captured for one stream at one instant: of one page, or of several. What
-/// the store calls twins stands in one run.
+/// A run, and what came in it so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Run {
-    stream: String,
-    observed_at: i64,
-    /// The first event of the run that has an id: where it comes again, the run is handed over once more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) first: Option<String>,
-    /// How often each event without an id came in it so far.
+pub(super) struct Counted {
+    #[serde(flatten)]
+    pub(super) run: Run,
+    /// How often each event without an id came in it.
     #[serde(skip)]
     pub(super) seen: HashMap<String, i64>,
     /// Whether that is known from its beginning. After a start the table has to be asked for what came before.
@@ -40,22 +36,10 @@ pub(super) struct Run {
     pub(super) seen_whole: bool,
 }
 
-impl Run {
+impl Counted {
     /// The run that `event` begins.
     pub(super) fn begin(event: &StoredEvent<'_>) -> Self {
-        let StoredEvent { stream, observed_at, .. } = event;
-        Self {
-            stream: stream.as_str().to_owned(),
-            observed_at: observed_at.as_millis(),
-            first: None,
-            seen: HashMap::new(),
-            seen_whole: true,
-        }
-    }
-
-    /// Whether `event` can belong to it.
-    pub(super) fn holds(&self, event: &StoredEvent<'_>) -> bool {
-        event.observed_at == UtcMillis::from_millis(self.observed_at) && event.stream.as_str() == self.stream
+        Self { run: Run::begin(event), seen: HashMap::new(), seen_whole: true }
     }
 }
 

@@ -2,13 +2,14 @@
 //! It exists apart from the async half so that every access to the database runs in order, on one blocking thread.
 
 use super::erase::{self, Failed, Pages};
-use super::receipt::{Progress, Run};
+use super::receipt::{Counted, Progress};
 use super::row::{Binder, CONTENT, HISTORY, Instant, KEY, Key};
 use super::{OnNote, Rules, open, refusal};
 use crate::core::event::{StoredEvent, StreamName};
 use crate::core::normalize::Normalized;
 use crate::core::person::Person;
 use crate::core::time::UtcMillis;
+use crate::sink::run;
 use crate::sink::{Batch, Refusal, Taken};
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior};
 use std::ops::Range;
@@ -284,25 +285,15 @@ enum Task {
     Again,
 }
 
-/// Whether the batch goes on in the run that the last acknowledged one ended in, and not from its beginning.
-fn goes_on(handed: &Handed, progress: &Progress) -> bool {
-    let Some(run) = &progress.run else { return false };
-    let Some(first) = &run.first else {
-        return handed.events().next().is_some_and(|event| run.holds(&event));
-    };
-    let mut key = Key::default();
-    let mut of_run = handed.events().take_while(|event| run.holds(event)).peekable();
-    of_run.peek().is_some()
-        && of_run
-            .find_map(|event| {
-                key.read(&Normalized::parse(event.raw).ok()?);
-                (!key.is_anonymous).then(|| name_of(&key))
-            })
-            .is_none_or(|name| name != *first)
+fn name_of(key: &Key) -> String {
+    run::name(key.minute, &key.source_type, &key.id)
 }
 
-fn name_of(key: &Key) -> String {
-    format!("{} {} {}", key.minute, key.source_type, key.id)
+/// The name of an event that has an id.
+fn name(stored: &StoredEvent<'_>) -> Option<String> {
+    let mut key = Key::default();
+    key.read(&Normalized::parse(stored.raw).ok()?);
+    (!key.is_anonymous).then(|| name_of(&key))
 }
 
 /// Tells twins, events without an id that equal each other in every value, from repeats.
@@ -311,7 +302,7 @@ fn name_of(key: &Key) -> String {
 /// is the n-th row of that run, whichever batch it comes in: it is new only where there are fewer rows. A batch that goes
 /// on in the run of the one before counts from what was acknowledged.
 struct Runs<'t> {
-    run: Option<Run>,
+    run: Option<Counted>,
     acknowledged: i64,
     of_run: Statement<'t>,
     of_all: Statement<'t>,
@@ -319,7 +310,8 @@ struct Runs<'t> {
 
 impl<'t> Runs<'t> {
     fn new(tx: &'t Transaction<'_>, handed: &Handed, progress: &Progress) -> rusqlite::Result<Self> {
-        let goes_on = !handed.again && goes_on(handed, progress);
+        let goes_on = |counted: &Counted| counted.run.goes_on(handed.events(), name);
+        let goes_on = !handed.again && progress.run.as_ref().is_some_and(goes_on);
         Ok(Self {
             run: progress.run.clone().filter(|_| goes_on),
             acknowledged: progress.seq,
@@ -336,12 +328,12 @@ impl<'t> Runs<'t> {
     /// Goes on to an event. Returns the number it has among its twins, 0 where it has an id; `None` where it is without one
     /// and has its row already.
     fn step(&mut self, stored: &StoredEvent<'_>, key: &Key) -> rusqlite::Result<Option<i64>> {
-        let run = match &mut self.run {
-            Some(run) if run.holds(stored) => run,
-            other => other.insert(Run::begin(stored)),
+        let counted = match &mut self.run {
+            Some(counted) if counted.run.holds(stored) => counted,
+            other => other.insert(Counted::begin(stored)),
         };
         if !key.is_anonymous {
-            run.first.get_or_insert_with(|| name_of(key));
+            counted.run.note(|| name_of(key));
             return Ok(Some(0));
         }
         let Key { minute, id, source_type, .. } = key;
@@ -351,12 +343,12 @@ impl<'t> Runs<'t> {
             let of = (minute, id, source_type, stored.stream.as_str(), observed_at.as_str(), seq);
             of_run.query_row(of, |row| row.get::<_, i64>(0))
         };
-        let before = match run.seen.get(id) {
+        let before = match counted.seen.get(id) {
             Some(seen) => *seen,
-            None if run.seen_whole => 0,
+            None if counted.seen_whole => 0,
             None => rows_up_to(self.acknowledged)?,
         };
-        run.seen.insert(id.clone(), before + 1);
+        counted.seen.insert(id.clone(), before + 1);
         if before < rows_up_to(i64::MAX)? {
             return Ok(None);
         }
