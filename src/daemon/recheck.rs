@@ -138,7 +138,8 @@ impl Ingest {
             return Ok(());
         }
         let pages_before = self.walker.asker.tally.pages.get();
-        let Some(all) = Window::new(plan::horizon(account.clock.now()), account.clock.now()) else { return Ok(()) };
+        let now = account.clock.now();
+        let Some(all) = Window::new(plan::horizon(now), now) else { return Ok(()) };
         let stream = self.walker.stream;
         let mut rereads = self.walker.store.read(move |reader| reader.rereads(stream, all)).await?;
         while let Some(range) = self.next_reread(&rereads).await? {

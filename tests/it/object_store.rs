@@ -168,6 +168,7 @@ async fn a_bucket_that_is_missing_is_for_an_operator_to_make() {
     }
     let (mut sink, _) = open(options, None).await.unwrap();
     for refused in [write(&mut sink, &numbered(0..1), false).await.map(drop), sink.check().await] {
-        assert!(matches!(&refused, Err(Refusal::Unusable { hint, .. }) if hint.contains("create the ")), "{refused:?}");
+        let made = format!("create the {} `no-such-bucket`", bucket.noun());
+        assert!(matches!(&refused, Err(Refusal::Unusable { hint, .. }) if hint.contains(&made)), "{refused:?}");
     }
 }

@@ -21,6 +21,19 @@ certificate() {
     -extfile <(echo "subjectAltName=DNS:localhost") -out "$1/server.crt" 2>/dev/null
 }
 
+# await_port PID SECONDS: until that process listens on `$dir/port`; where it does not in that time, its log is said.
+await_port() {
+  local i
+  for ((i = 0; i < 20 * $2; i++)); do
+    if (exec 3<>"/dev/tcp/127.0.0.1/$(cat "$dir/port")") 2>/dev/null; then return; fi
+    kill -0 "$1" 2>/dev/null || break
+    sleep 0.05
+  done
+  cat "$dir/log" >&2
+  echo "the server did not start" >&2
+  exit 1
+}
+
 # Kills the server of `$dir/pid` as a crash would, and waits for its end.
 end() {
   local pid i

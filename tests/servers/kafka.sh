@@ -15,18 +15,11 @@ binary() {
 }
 
 run() {
-  local program port
+  local program
   program=$(binary)
-  port=$(cat "$dir/port")
-  setsid "$program" start --only kafka --kafka-port "$port" --data-dir "$dir/data" </dev/null >>"$dir/log" 2>&1 &
+  setsid "$program" start --only kafka --kafka-port "$(cat "$dir/port")" --data-dir "$dir/data" </dev/null >>"$dir/log" 2>&1 &
   echo $! >"$dir/pid"
-  for _ in {1..300}; do
-    if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then return; fi
-    kill -0 "$(cat "$dir/pid")" 2>/dev/null || break
-    sleep 0.1
-  done
-  cat "$dir/log" >&2
-  return 1
+  await_port "$!" 30
 }
 
 end() {

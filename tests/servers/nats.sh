@@ -34,14 +34,8 @@ END
 
 run() {
   "$server" -c "$dir/nats.conf" </dev/null >/dev/null 2>&1 &
-  local pid=$! i
-  for ((i = 0; i < 200; i++)); do
-    if ! kill -0 "$pid" 2>/dev/null; then break; fi
-    if (exec 3<>"/dev/tcp/127.0.0.1/$(cat "$dir/port")") 2>/dev/null; then disown "$pid"; return; fi
-    sleep 0.05
-  done
-  cat "$dir/log" >&2
-  exit 1
+  await_port "$!" 10
+  disown "$!"
 }
 
 start() {

@@ -20,6 +20,7 @@ const SERVERS: [(&str, Kind); 2] = [("SPARKSPOOL_TEST_S3_URL", Kind::S3), ("SPAR
 const S3_KEY: (&str, &str) = ("S3RVER", "S3RVER");
 const AZURE_KEY: (&str, &str) =
     ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
+
 /// A prefix of its own in the bucket `spool`.
 pub(crate) struct Bucket {
     kind: Kind,
@@ -41,7 +42,7 @@ impl Bucket {
         let named = SERVERS.into_iter().find_map(|(name, kind)| Some((kind, std::env::var(name).ok()?)));
         let Some((kind, url)) = named else {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            eprintln!("skipped: {test}, because SPARKSPOOL_TEST_S3_URL names no server");
+            eprintln!("skipped: {test}, because neither {} nor {} names a server", SERVERS[0].0, SERVERS[1].0);
             return None;
         };
         Some(Self::of_server(kind, url))
@@ -63,37 +64,27 @@ impl Bucket {
     }
 
     pub(crate) fn options(&self) -> Options {
-        let mut options = options_at(&self.url, &self.prefix);
-        if let Place::Bucket(address) = &mut options.place {
-            let (account, secret) = self.key();
-            (address.kind, address.account, address.secret) =
-                (self.kind, Some(account.to_owned()), Some(secret.into()));
-        }
-        options
+        options_of(self.kind, &self.url, &self.prefix)
     }
 
-    fn key(&self) -> (&'static str, &'static str) {
-        if self.kind == Kind::Azure { AZURE_KEY } else { S3_KEY }
+    /// What whoever runs the server calls it.
+    pub(crate) fn noun(&self) -> &'static str {
+        if self.kind == Kind::Azure { "container" } else { "bucket" }
     }
 
     /// The client that the sink has, too.
     pub(crate) fn client(&self) -> Arc<dyn Client> {
         rustls::crypto::ring::default_provider().install_default().ok();
         let http = object_store::ClientOptions::new().with_allow_http(true);
-        let (account, secret) = self.key();
-        match self.kind {
-            Kind::S3 => {
-                let builder = AmazonS3Builder::new().with_endpoint(&self.url).with_bucket_name("spool");
-                let builder = builder.with_access_key_id(account).with_secret_access_key(secret);
-                Arc::new(builder.with_client_options(http).build().unwrap())
-            }
-            Kind::Azure => {
-                let builder = MicrosoftAzureBuilder::new().with_endpoint(self.url.clone()).with_container_name("spool");
-                let builder = builder.with_account(account).with_access_key(secret);
-                Arc::new(builder.with_client_options(http).build().unwrap())
-            }
-            Kind::Gcs => unreachable!("no variable names one"),
+        let (account, secret) = key(self.kind);
+        if self.kind == Kind::Azure {
+            let builder = MicrosoftAzureBuilder::new().with_endpoint(self.url.clone()).with_container_name("spool");
+            let builder = builder.with_account(account).with_access_key(secret);
+            return Arc::new(builder.with_client_options(http).build().unwrap());
         }
+        let builder = AmazonS3Builder::new().with_endpoint(&self.url).with_bucket_name("spool");
+        let builder = builder.with_access_key_id(account).with_secret_access_key(secret);
+        Arc::new(builder.with_client_options(http).build().unwrap())
     }
 
     /// All objects and the raw events of each, ordered by name.
@@ -129,19 +120,28 @@ pub(crate) fn on_a_thread<T: Send + 'static>(work: impl Future<Output = T> + Sen
     thread.join().unwrap()
 }
 
-/// A sink that writes below a prefix of the bucket `spool` of a server.
+fn key(kind: Kind) -> (&'static str, &'static str) {
+    if kind == Kind::Azure { AZURE_KEY } else { S3_KEY }
+}
+
+/// A sink that writes below a prefix of the bucket `spool` of a server of S3.
 pub(crate) fn options_at(url: &str, prefix: &str) -> Options {
+    options_of(Kind::S3, url, prefix)
+}
+
+fn options_of(kind: Kind, url: &str, prefix: &str) -> Options {
     rustls::crypto::ring::default_provider().install_default().ok();
+    let (account, secret) = key(kind);
     let address = Address {
-        kind: Kind::S3,
+        kind,
         bucket: "spool".to_owned(),
         prefix: prefix.to_owned(),
         variables: Vec::new(),
         endpoint: Some(url.to_owned()),
         allow_http: true,
         region: None,
-        account: Some(S3_KEY.0.to_owned()),
-        secret: Some(S3_KEY.1.into()),
+        account: Some(account.to_owned()),
+        secret: Some(secret.into()),
         credentials_file: None,
         ca: None,
         timeout: Duration::from_secs(30),
