@@ -144,10 +144,15 @@ impl World {
 
     /// The rows that the API shows now, each with how often: identical twins without an id are two.
     pub(crate) fn truth(&self, dialect: Dialect) -> BTreeMap<String, u32> {
+        self.truth_of(dialect, self.window)
+    }
+
+    /// The same of a part of the world's window.
+    pub(crate) fn truth_of(&self, dialect: Dialect, window: Window) -> BTreeMap<String, u32> {
         let simulation = self.api.simulation();
         let now = (self.wall)();
         let mut rows = BTreeMap::new();
-        for event in simulation.api().truth(self.window, &Filter::default(), now) {
+        for event in simulation.api().truth(window, &Filter::default(), now) {
             let row = String::from_utf8(simulation.api().row_at(dialect, event, now).to_vec()).unwrap();
             *rows.entry(row).or_default() += 1;
         }
