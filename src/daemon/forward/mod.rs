@@ -193,6 +193,8 @@ impl Forwarder {
     async fn serve(&mut self, open: &mut Open) -> Result<End, StoreError> {
         let (mut ahead, mut age) = (None, None);
         loop {
+            // Asked before the spool is looked at: what is stored in between is seen by the next look, which is then the last one.
+            let is_last_look = self.drain.is_cancelled();
             self.captured.borrow_and_update();
             self.find_streams().await?;
             let before = open.position;
@@ -214,7 +216,7 @@ impl Forwarder {
                 if matches!(obeyed, Obeyed::MoreToDo) {
                     continue;
                 }
-                if self.drain.is_cancelled() {
+                if is_last_look {
                     return Ok(End::Drained);
                 }
                 self.wait_for_news().await;

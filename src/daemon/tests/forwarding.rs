@@ -9,6 +9,7 @@ use crate::store::Mailbox;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 
 /// What a sink does with a batch.
 #[derive(Clone, Copy)]
@@ -73,10 +74,19 @@ async fn forward(ground: &Ground, sink: &Moody, span: Millis) {
 
 /// The same in batches of other limits. Returns how the sink was at the end.
 async fn forward_in(ground: &Ground, sink: &Moody, span: Millis, limits: Limits) -> SinkHealth {
-    let health: Arc<Mutex<SinkHealth>> = Arc::default();
-    let (sink, wall) = (sink.clone(), ground.time.wall.clone());
-    let (drain, abort) = (CancellationToken::new(), CancellationToken::new());
-    let forwarder = Forwarder {
+    let forwarder = forwarder(ground, sink, limits);
+    let (health, abort) = (Arc::clone(&forwarder.health), forwarder.abort.clone());
+    let end = async {
+        tokio::time::sleep(Duration::from_millis(span.unsigned_abs())).await;
+        abort.cancel();
+    };
+    tokio::join!(forwarder.run(), end).0.unwrap();
+    health.lock().unwrap().clone()
+}
+
+fn forwarder(ground: &Ground, sink: &Moody, limits: Limits) -> Forwarder {
+    let sink = sink.clone();
+    Forwarder {
         name: "moody".into(),
         open: Arc::new(move |receipt| {
             let sink: Box<dyn Sink> = Box::new(sink.clone());
@@ -89,18 +99,12 @@ async fn forward_in(ground: &Ground, sink: &Moody, span: Millis, limits: Limits)
         captured: ground.walker.captured.subscribe(),
         room: Room::default(),
         tally: Arc::default(),
-        now: wall,
-        health: Arc::clone(&health),
+        now: ground.time.wall.clone(),
+        health: Arc::default(),
         patience: None,
-        drain,
-        abort: abort.clone(),
-    };
-    let end = async {
-        tokio::time::sleep(Duration::from_millis(span.unsigned_abs())).await;
-        abort.cancel();
-    };
-    tokio::join!(forwarder.run(), end).0.unwrap();
-    health.lock().unwrap().clone()
+        drain: CancellationToken::new(),
+        abort: CancellationToken::new(),
+    }
 }
 
 async fn position(ground: &Ground) -> Position {
@@ -166,4 +170,31 @@ async fn an_operator_is_obeyed_while_a_batch_waits() {
     let (health, ()) = tokio::join!(forward_in(&ground, &sink, 2 * MINUTE, PATIENT), pause);
     assert!(health.paused);
     assert!(sink.seen().is_empty());
+}
+
+/// Whatever it is at when the last events are stored and the drain begins: each of its steps is a moment here.
+#[tokio::test]
+async fn a_drain_hands_over_all_that_was_stored_before_it_began() {
+    const SEEN_BEFORE: i64 = 5;
+    let begin = START.plus(-HOUR);
+    let later = begin.plus(SEEN_BEFORE * MINUTE);
+    for steps in 0..60 {
+        let events = every_minute(8, begin);
+        let ground = Ground::over(Handle::open, begin, 3, move |asked| Ok(asked.of(&events))).await;
+        ground.walker.walk(window(begin, later), None).await.unwrap();
+        let sink = Moody::new(&[]);
+        let forwarder = forwarder(&ground, &sink, Limits { events: 3, bytes: 1 << 20, age: 0 });
+        let drain = forwarder.drain.clone();
+        let mut running = Box::pin(forwarder.run());
+        for _ in 0..steps {
+            let step = std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context)));
+            assert!(step.await.is_pending(), "it ends by itself");
+            // What it has sent to another thread is done by the next step.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        ground.walker.walk(window(later, later.plus(5 * MINUTE)), None).await.unwrap();
+        drain.cancel();
+        running.await.unwrap();
+        assert_eq!(sink.seen(), (0..8).collect::<Vec<u64>>(), "of a drain after {steps} steps");
+    }
 }
