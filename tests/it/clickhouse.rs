@@ -1,7 +1,7 @@
 //! The clickhouse sink: against a server that is played, for tokens, errors behind a status of 200 and silence; and against a real
 //! one, for what becomes of rows. It exists because ClickHouse has no unique keys: what is repeated must be recognized.
 
-use crate::support::clickhouse::{Answer, Fake, Table, as_user, open, open_within, options};
+use crate::support::clickhouse::{Answer, Fake, Table, as_user, limits, open, open_trusting, open_within, options};
 use crate::support::killed::{OwnServer, killed_while_it_forwards};
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
@@ -278,4 +278,28 @@ async fn the_program_killed_while_it_inserts_leaves_every_event_once() {
     let truth: u32 = program.world.truth(Dialect::Events).values().sum();
     assert_eq!(table.number("SELECT count() FROM {} FINAL"), u64::from(truth));
     assert_eq!(table.number("SELECT uniqExact(raw) FROM {}"), program.world.truth(Dialect::Events).len() as u64);
+}
+
+#[tokio::test]
+async fn a_server_is_known_by_its_certificate() {
+    let Some(table) = Table::new() else { return };
+    let variable = |name| std::env::var(name).ok();
+    let place = variable("SPARKSPOOL_TEST_CLICKHOUSE_TLS_URL").zip(variable("SPARKSPOOL_TEST_CLICKHOUSE_CA"));
+    let Some((url, authority)) = place else {
+        return eprintln!(
+            "skipped: TLS, because SPARKSPOOL_TEST_CLICKHOUSE_TLS_URL and _CA name no server and certificate"
+        );
+    };
+    let authority = std::fs::read(authority).unwrap();
+    let opened = async |url: &str, roots| {
+        let options = Options { url: url.parse().unwrap(), ..table.options() };
+        open_trusting(roots, limits(Duration::from_secs(20)), options, None).await
+    };
+    let (mut sink, _) = opened(&url, Some(&*authority)).await.map_err(|refusal| format!("{refusal:?}")).unwrap();
+    write(&mut sink, &texts(&numbered(0..3))).await.unwrap();
+    assert_eq!(table.number("SELECT count() FROM {}"), 3);
+    for (url, roots) in [(url.clone(), None), (url.replace("localhost", "127.0.0.1"), Some(&*authority))] {
+        let Err(Refusal::Unusable { why, hint }) = opened(&url, roots).await else { panic!("{url} is trusted") };
+        assert!(why.contains("certificate") && !hint.is_empty(), "{why} / {hint}");
+    }
 }

@@ -102,7 +102,7 @@ impl Scene {
 }
 
 /// Somebody with many events whose address is no part of another one's.
-fn somebody(program: &Program) -> String {
+pub(crate) fn somebody(program: &Program) -> String {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
     for row in program.world.truth(Dialect::Events).keys() {
         let row: Value = serde_json::from_str(row).unwrap();

@@ -1,8 +1,10 @@
 //! The postgres sink against a real server: rows, repeats, revisions and twins, a writer that was replaced, connections that
 //! end at any moment, TLS, and the whole program killed. It exists because each of these decides between once and twice.
 
+use crate::erase::somebody;
 use crate::support::killed::{OwnServer, killed_while_it_forwards};
 use crate::support::postgres::{Database, options_at};
+use crate::support::program::{Program, ended, events, stderr};
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
 use sparkspool::simulator::Dialect;
@@ -287,4 +289,30 @@ async fn a_tombstone_deletes_its_event_and_a_person_is_deleted_wherever_a_row_na
     assert_eq!(database.column("SELECT id FROM sparkpost_events ORDER BY seq"), ["2"]);
     write(&mut sink, &texts(&numbered(20..30))).await.unwrap();
     assert_eq!(database.number(COUNT), 11);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_told_to_erase_leaves_nobody_in_the_table() {
+    let Some(database) = Database::new() else { return };
+    let program = Program::new(events(2_000), "page_size = 500", "").await;
+    let (before, _) = program.world.config.split_once("[sinks.file.file]").unwrap();
+    let sink = "[sinks.file.postgres]\nurl_env = 'PG_URL'\ntls = 'disable'\n";
+    std::fs::write(&program.config, format!("{before}{sink}")).unwrap();
+    let done = async |args: &[&str]| {
+        let output = ended(program.command(args).env("PG_URL", database.url()).spawn().unwrap()).await;
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    };
+    let (from, to) = (program.world.window.from().to_string(), program.world.window.to().to_string());
+    let backfill = ["backfill", "--from", &from, "--to", &to];
+    done(&backfill).await;
+    let (address, before) = (somebody(&program), database.number(COUNT));
+    let naming = format!("SELECT count(*) FROM sparkpost_events WHERE lower(raw::text) LIKE '%{address}%'");
+    let named = database.number(&naming);
+    assert!(named > 0);
+    done(&["erase", "--recipient", &address]).await;
+    assert_eq!((database.number(&naming), database.number(COUNT)), (0, before - named));
+    done(&backfill).await;
+    done(&["sinks", "rewind", "file", "--to", "beginning"]).await;
+    done(&["once"]).await;
+    assert_eq!((database.number(&naming), database.number(COUNT)), (0, before - named), "nothing brings them back");
 }

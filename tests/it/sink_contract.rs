@@ -5,16 +5,17 @@
 #![cfg(test)]
 
 mod breaks;
+mod refusals;
 mod rigs;
 
 #[cfg(feature = "object-store")]
 use crate::support::bucket::Bucket;
 use breaks::{Over, loses_nothing_wherever_the_line_breaks, waits_for_a_server_that_is_away};
+use refusals::*;
 use rigs::*;
 use sparkspool::core::event::{StoredEvent, StreamName};
 use sparkspool::core::time::UtcMillis;
 use sparkspool::sink::{Batch, Receipt, Refusal, Sink};
-#[cfg(feature = "nats")]
 use std::time::Duration;
 
 /// A sink under test, with its far side.
@@ -212,6 +213,14 @@ macro_rules! contract {
     ($name:ident, over a line: $rig:expr) => {
         contract!($name: $rig; loses_nothing_wherever_the_line_breaks, waits_for_a_server_that_is_away);
     };
+    ($name:ident, behind a front: $rig:expr) => {
+        contract!($name: $rig;
+            waits_while_it_is_refused_for_now,
+            calls_an_operator_where_it_is_unwelcome,
+            loses_nothing_where_part_of_a_batch_is_refused,
+            hands_over_again_what_nobody_answered
+        );
+    };
     ($name:ident: $rig:expr; $($check:ident),*) => {
         mod $name {
             use super::*;
@@ -260,3 +269,23 @@ contract!(postgres_over_a_line, over a line: crate::support::postgres::Database:
 }));
 #[cfg(feature = "object-store")]
 contract!(bucket_over_a_line, over a line: Bucket::new().map(|bucket| Over::new(bucket.url(), |url| bucket.at(url))));
+
+// What HTTP can answer; brokers and databases refuse in words of their own, tested beside their sinks.
+contract!(webhook_of_batches_behind_a_front, behind a front: Some(refused_webhook(false)));
+contract!(webhook_of_single_events_behind_a_front, behind a front: Some(refused_webhook(true)));
+contract!(clickhouse_behind_a_front, behind a front: crate::support::clickhouse::Table::new().map(|table| {
+    let hasty = |url| ClickhouseRig(crate::support::clickhouse::Table::of_server(url).patient_for(PATIENCE));
+    Behind::new(table.url(), hasty)
+}));
+#[cfg(feature = "object-store")]
+contract!(bucket_behind_a_front, behind a front: Bucket::new().map(|bucket| {
+    Behind::new(bucket.url(), |url| bucket.at(url).patient_for(PATIENCE))
+}));
+
+/// How long a sink waits for an answer that never comes: long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+fn refused_webhook(single: bool) -> Behind<WebhookRig> {
+    let rig = WebhookRig::new(single);
+    Behind::new(&rig.url.clone(), |url| WebhookRig { url, ..rig })
+}

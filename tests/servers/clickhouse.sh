@@ -1,7 +1,8 @@
 #!/bin/bash
 # A ClickHouse server of its own for tests: `start DIR` makes and starts one below DIR on free ports and prints the URL of its HTTP
-# interface, `stop DIR` ends it, `restart DIR` kills it as a crash would and starts it again on its ports. Its users are
-# default (no password), spool (password spool) and reader (password hunter2, read only). $CLICKHOUSE_SERVER names the program.
+# interface, `stop DIR` ends it, `restart DIR` kills it as a crash would and starts it again on its ports. With TLS
+# (DIR/authority.pem) it is at the URL in DIR/https_url. Its users are default (no password), spool (password spool) and reader
+# (password hunter2, read only). $CLICKHOUSE_SERVER names the program.
 set -euo pipefail
 
 readonly command=${1:?start, restart or stop} dir=$(realpath -m -- "${2:?a directory}")
@@ -14,7 +15,15 @@ configuration() {
 <yandex>
   <logger><level>information</level><log>$dir/log</log><errorlog>$dir/errors</errorlog></logger>
   <http_port>$(cat "$dir/port")</http_port>
+  <https_port>$1</https_port>
   <tcp_port>$(free_port)</tcp_port>
+  <openSSL>
+    <server>
+      <certificateFile>$dir/server.crt</certificateFile>
+      <privateKeyFile>$dir/server.key</privateKeyFile>
+      <verificationMode>none</verificationMode>
+    </server>
+  </openSSL>
   <listen_host>127.0.0.1</listen_host>
   <path>$dir/data/</path>
   <tmp_path>$dir/tmp/</tmp_path>
@@ -61,9 +70,13 @@ run() {
 }
 
 start() {
+  local secure
   mkdir -p "$dir/data" "$dir/tmp"
+  certificate "$dir"
   free_port >"$dir/port"
-  configuration
+  secure=$(free_port)
+  configuration "$secure"
+  echo "https://localhost:$secure" >"$dir/https_url"
   run
   echo "http://127.0.0.1:$(cat "$dir/port")"
 }

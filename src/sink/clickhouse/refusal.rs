@@ -66,7 +66,7 @@ fn of_status(answer: &Received, doing: &str, now: UtcMillis) -> Refusal {
     match status {
         300..=399 => unusable(said, "redirects are not followed: write the address that it leads to into `url`"),
         401 | 403 => unusable(said, "correct the user and the password"),
-        404 | 405 | 501 => unusable(said, "correct `url`: there is no HTTP interface of ClickHouse's"),
+        404 | 405 | 410 | 501 => unusable(said, "correct `url`: there is no HTTP interface of ClickHouse's"),
         413 => Refusal::Never { why: said },
         _ => {
             let asked = answer.header("retry-after").and_then(|value| retry_after(value, now));

@@ -19,19 +19,19 @@ impl<R: Rig> Over<R> {
         let (line, url) = Line::to(url);
         Self { rig: rig(url), line }
     }
+}
 
-    /// Everything arrived in order, and once where that is the promise.
-    fn assert_arrived(&self, expected: &[String]) {
-        let seen = self.rig.seen();
-        let mut known = BTreeSet::new();
-        let first: Vec<&String> = seen.iter().filter(|line| known.insert(*line)).collect();
-        assert!(first.iter().copied().eq(expected), "{} of {} events arrived in order", first.len(), expected.len());
-        assert!(!R::EXACTLY_ONCE || seen.len() == expected.len(), "{} instead of {}", seen.len(), expected.len());
-    }
+/// Everything arrived in order, and once where that is the promise.
+pub(super) fn assert_arrived<R: Rig>(rig: &R, expected: &[String]) {
+    let seen = rig.seen();
+    let mut known = BTreeSet::new();
+    let first: Vec<&String> = seen.iter().filter(|line| known.insert(*line)).collect();
+    assert!(first.iter().copied().eq(expected), "{} of {} events arrived in order", first.len(), expected.len());
+    assert!(!R::EXACTLY_ONCE || seen.len() == expected.len(), "{} instead of {}", seen.len(), expected.len());
 }
 
 /// Hands a batch over until it is taken. Whatever a line does, it is no operator's business.
-async fn until_taken(sink: &mut dyn Sink, events: &Events) -> Receipt {
+pub(super) async fn until_taken(sink: &mut dyn Sink, events: &Events) -> Receipt {
     for _ in 0..400 {
         match sink.write(&events.batch()).await {
             Ok(receipt) => return receipt,
@@ -75,7 +75,7 @@ pub(super) async fn loses_nothing_wherever_the_line_breaks<R: Rig>(mut over: Ove
         }
     }
     assert!(over.line.breaks() > 12, "the line broke {} times only", over.line.breaks());
-    over.assert_arrived(&expected);
+    assert_arrived(&over.rig, &expected);
 }
 
 pub(super) async fn waits_for_a_server_that_is_away<R: Rig>(mut over: Over<R>) {
@@ -88,5 +88,5 @@ pub(super) async fn waits_for_a_server_that_is_away<R: Rig>(mut over: Over<R>) {
         assert!(!over.line.is_down(), "taken by nobody");
         expected.extend(events.raws);
     }
-    over.assert_arrived(&expected);
+    assert_arrived(&over.rig, &expected);
 }

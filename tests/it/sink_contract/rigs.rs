@@ -230,7 +230,7 @@ pub(super) struct ClickhouseRig(pub(super) crate::support::clickhouse::Table);
 
 impl Rig for ClickhouseRig {
     async fn open(&mut self, receipt: Option<&Receipt>) -> (Box<dyn Sink>, Receipt) {
-        let opened = crate::support::clickhouse::open(self.0.options(), receipt).await;
+        let opened = self.0.open(receipt).await;
         let (sink, receipt) = opened.map_err(|refusal| format!("{refusal:?}")).unwrap();
         (Box::new(sink), receipt)
     }

@@ -21,11 +21,15 @@ const S3_KEY: (&str, &str) = ("S3RVER", "S3RVER");
 const AZURE_KEY: (&str, &str) =
     ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
 
+/// How long a sink waits for an answer, unless a test says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A prefix of its own in the bucket `spool`.
 pub(crate) struct Bucket {
     kind: Kind,
     url: String,
     prefix: String,
+    patience: Duration,
 }
 
 /// What can be asked of any of them.
@@ -51,7 +55,12 @@ impl Bucket {
     fn of_server(kind: Kind, url: String) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let prefix = format!("{}/{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { kind, url, prefix }
+        Self { kind, url, prefix, patience: PATIENCE }
+    }
+
+    /// So long its sinks wait for an answer.
+    pub(crate) fn patient_for(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Another one, in the same server, that is reached by this URL.
@@ -64,7 +73,7 @@ impl Bucket {
     }
 
     pub(crate) fn options(&self) -> Options {
-        options_of(self.kind, &self.url, &self.prefix)
+        options_of(self.kind, &self.url, &self.prefix, self.patience)
     }
 
     /// What whoever runs the server calls it.
@@ -126,10 +135,10 @@ fn key(kind: Kind) -> (&'static str, &'static str) {
 
 /// A sink that writes below a prefix of the bucket `spool` of a server of S3.
 pub(crate) fn options_at(url: &str, prefix: &str) -> Options {
-    options_of(Kind::S3, url, prefix)
+    options_of(Kind::S3, url, prefix, PATIENCE)
 }
 
-fn options_of(kind: Kind, url: &str, prefix: &str) -> Options {
+fn options_of(kind: Kind, url: &str, prefix: &str, timeout: Duration) -> Options {
     rustls::crypto::ring::default_provider().install_default().ok();
     let (account, secret) = key(kind);
     let address = Address {
@@ -144,7 +153,7 @@ fn options_of(kind: Kind, url: &str, prefix: &str) -> Options {
         secret: Some(secret.into()),
         credentials_file: None,
         ca: None,
-        timeout: Duration::from_secs(30),
+        timeout,
     };
     Options { place: Place::Bucket(Box::new(address)), layout: Layout::Parquet, include_raw: true }
 }

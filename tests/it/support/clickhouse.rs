@@ -20,6 +20,7 @@ use std::time::Duration;
 pub(crate) struct Table {
     url: String,
     name: String,
+    patience: Duration,
 }
 
 impl Table {
@@ -37,7 +38,18 @@ impl Table {
     pub(crate) fn of_server(url: String) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("spool_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { url, name }
+        Self { url, name, patience: Duration::from_secs(20) }
+    }
+
+    /// So long its sinks wait for an answer.
+    pub(crate) fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Opens a sink of it.
+    pub(crate) async fn open(&self, receipt: Option<&Receipt>) -> Result<(ClickhouseSink, Receipt), Refusal> {
+        open_within(limits(self.patience), self.options(), receipt).await
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -100,10 +112,16 @@ pub(crate) fn as_user(options: Options, user: &str, password: &str) -> Options {
 }
 
 pub(crate) async fn open(options: Options, receipt: Option<&Receipt>) -> Result<(ClickhouseSink, Receipt), Refusal> {
-    let limit = Duration::from_secs(20);
-    let limits =
-        Limits { connect: limit, idle: Duration::from_secs(2).max(limit / 2), request: limit, body_max: ANSWER_MAX };
-    open_within(limits, options, receipt).await
+    open_within(limits(Duration::from_secs(20)), options, receipt).await
+}
+
+pub(crate) fn limits(patience: Duration) -> Limits {
+    Limits {
+        connect: patience,
+        idle: Duration::from_secs(2).max(patience / 2),
+        request: patience,
+        body_max: ANSWER_MAX,
+    }
 }
 
 pub(crate) async fn open_within(
@@ -111,8 +129,18 @@ pub(crate) async fn open_within(
     options: Options,
     receipt: Option<&Receipt>,
 ) -> Result<(ClickhouseSink, Receipt), Refusal> {
+    open_trusting(None, limits, options, receipt).await
+}
+
+/// Like `open_within`, with the certificates of this PEM text trusted, too.
+pub(crate) async fn open_trusting(
+    roots: Option<&[u8]>,
+    limits: Limits,
+    options: Options,
+    receipt: Option<&Receipt>,
+) -> Result<(ClickhouseSink, Receipt), Refusal> {
     let now = Arc::new(|| UtcMillis::parse("2026-11-12T12:00:00Z").unwrap());
-    ClickhouseSink::open(options, Client::new(limits, None).unwrap(), now, receipt).await
+    ClickhouseSink::open(options, Client::new(limits, roots).unwrap(), now, receipt).await
 }
 
 /// One request over a connection of its own, in clear text: the tests' own way, beside the sink's.

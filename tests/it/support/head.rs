@@ -9,6 +9,8 @@ pub(crate) struct Head {
     pub(crate) method: String,
     /// Path and query.
     pub(crate) target: String,
+    /// `HTTP/1.1`, or an older one.
+    pub(crate) version: String,
     /// By name, in lower case.
     pub(crate) headers: BTreeMap<String, String>,
 }
@@ -18,8 +20,9 @@ impl Head {
     pub(crate) fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Self>> {
         let mut line = String::new();
         reader.read_line(&mut line)?;
-        let mut words = line.split(' ').map(str::to_owned);
-        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let mut words = line.trim_end().split(' ').map(str::to_owned);
+        let mut word = || words.next().unwrap_or_default();
+        let (method, target, version) = (word(), word(), word());
         let mut headers = BTreeMap::new();
         loop {
             let mut line = String::new();
@@ -30,7 +33,7 @@ impl Head {
             let Some((name, value)) = line.trim_end().split_once(": ") else { break };
             headers.insert(name.to_ascii_lowercase(), value.to_owned());
         }
-        Ok(Some(Self { method, target, headers }))
+        Ok(Some(Self { method, target, version, headers }))
     }
 
     /// How long the body is.

@@ -5,6 +5,7 @@
 pub(crate) mod bucket;
 pub(crate) mod clickhouse;
 pub(crate) mod fake;
+pub(crate) mod front;
 pub(crate) mod head;
 #[cfg(feature = "kafka")]
 pub(crate) mod kafka;
