@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::event::event;
 
-/// As many of these as 4 MiB hold.
-const BATCH: u64 = 5_000;
+/// As many of these as 2 MiB hold.
+const BATCH: u64 = 2_500;
 
 async fn measure(brokers: &str, what: &str, format: Format, compression: Compression, transacted: bool) {
     let topic = format!("bench-{}", fastrand::u32(..));

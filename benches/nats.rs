@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::event::event;
 
-const BATCH: u64 = 5_000;
+const BATCH: u64 = 2_500;
 
 async fn measure(url: &str, what: &str, format: Format, batches: u64) {
     let name = format!("bench_{what}_{}", fastrand::u32(..));

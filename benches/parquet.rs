@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use support::cpu::cpu_time;
 
-const BATCH: u32 = 30_000;
+/// About as many as the usual batch holds.
+const BATCH: u32 = 15_000;
 
 fn main() {
     let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));

@@ -152,14 +152,14 @@ fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'
         // Larger ones are no faster, and two of them are in memory.
         SinkKind::File(_) | SinkKind::Stdout(_) => Limits { events: 10_000, bytes: 2 << 20, age: 0 },
         SinkKind::Sqlite(_) | SinkKind::Postgres(_) => Limits { events: 10_000, bytes: 8 << 20, age: 0 },
-        SinkKind::Kafka(_) => Limits { events: 10_000, bytes: 4 << 20, age: 0 },
+        SinkKind::Kafka(_) => Limits { events: 10_000, bytes: 2 << 20, age: 0 },
         // Each insert is a part on the server's disk: few large ones, even where events trickle.
         SinkKind::Clickhouse(_) => Limits { events: 10_000, bytes: 8 << 20, age: 5 * SECOND },
         SinkKind::Webhook(_) => Limits { events: 500, bytes: 1 << 20, age: 0 },
         // Encoded as a whole before the first one leaves.
-        SinkKind::Nats(_) => Limits { events: 5_000, bytes: 4 << 20, age: 0 },
+        SinkKind::Nats(_) => Limits { events: 5_000, bytes: 2 << 20, age: 0 },
         // An object is worth its request, and a reader's, only where it is large.
-        SinkKind::ObjectStore(_) => Limits { events: 100_000, bytes: 32 << 20, age: 5 * MINUTE },
+        SinkKind::ObjectStore(_) => Limits { events: 100_000, bytes: 16 << 20, age: 5 * MINUTE },
     };
     let bytes = raw.batch_bytes.as_ref().map(|typed| read.size(typed, &place.key("batch_bytes"), 1 << 10..=64 << 20));
     let age = raw.batch_age.as_ref().map(|typed| read.duration(typed, &place.key("batch_age"), 0..=HOUR));
