@@ -7,6 +7,7 @@ use super::position::Position;
 use super::segment::{Label, Packed, Packer, Segment, Unpacker, checksum};
 use super::{Reader, Store};
 use crate::core::time::UtcMillis;
+use crate::core::window::Window;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 /// Appends what `packer` has packed and returns the segment's number.
@@ -76,14 +77,24 @@ pub(super) fn load(conn: &Connection, unpacker: &mut Unpacker, seq: u64) -> Resu
     unpacker.unpack(seq, &label, packed, row.get(6)?).map(Some)
 }
 
-/// The number of the first segment of one of `streams` that has an event at or behind `position`.
-fn find_next(conn: &Connection, position: Position, streams: &[StreamId]) -> Result<Option<u64>, StoreError> {
-    let sql = "SELECT seq FROM segment WHERE stream = ?1 AND seq >= ?2 AND (seq > ?2 OR events > ?3)
+/// The number of the first segment of one of `streams` that has an event at or behind `position`, and events of `window` by their
+/// own time, or of any.
+fn find_next(
+    conn: &Connection,
+    position: Position,
+    streams: &[StreamId],
+    window: Option<Window>,
+) -> Result<Option<u64>, StoreError> {
+    // The index has all that is asked for: segments that are passed over are not read.
+    let sql = "SELECT seq FROM segment INDEXED BY segment_of_stream
+               WHERE stream = ?1 AND seq >= ?2 AND (seq > ?2 OR events > ?3) AND last_at >= ?4 AND first_at < ?5
                ORDER BY seq LIMIT 1";
     let mut find = conn.prepare_cached(sql)?;
     let mut first: Option<u64> = None;
+    let (from, to) = window.map_or((i64::MIN, i64::MAX), |window| (window.from().as_millis(), window.to().as_millis()));
     for stream in streams {
-        let next = find.query_row((stream, Count(position.seq), position.index), |row| count_at(row, 0)).optional()?;
+        let wanted = (stream, Count(position.seq), position.index, from, to);
+        let next = find.query_row(wanted, |row| count_at(row, 0)).optional()?;
         first = first.into_iter().chain(next).min();
     }
     Ok(first)
@@ -114,10 +125,21 @@ impl Reader {
     ///
     /// A damaged segment is [`StoreError::Corrupt`]; nothing of it is returned.
     pub fn next_segment(&mut self, position: Position, streams: &[StreamId]) -> Result<Option<Segment>, StoreError> {
+        self.next_segment_in(position, streams, None)
+    }
+
+    /// The same; with a window only of segments that may hold events of it, by their own time. The others are passed over without
+    /// being read.
+    pub fn next_segment_in(
+        &mut self,
+        position: Position,
+        streams: &[StreamId],
+        window: Option<Window>,
+    ) -> Result<Option<Segment>, StoreError> {
         let (conn, unpacker) = self.parts();
         // One snapshot for both looks: the writer may prune in between.
         let tx = Transaction::new_unchecked(conn, TransactionBehavior::Deferred)?;
-        match find_next(&tx, position, streams)? {
+        match find_next(&tx, position, streams, window)? {
             Some(seq) => load(&tx, unpacker, seq),
             None => Ok(None),
         }
@@ -135,7 +157,7 @@ impl Reader {
 
     /// When the first event of `streams` at or behind `position` was captured; `None` where none is there.
     pub fn oldest_waiting(&self, position: Position, streams: &[StreamId]) -> Result<Option<UtcMillis>, StoreError> {
-        let Some(seq) = find_next(self.conn(), position, streams)? else { return Ok(None) };
+        let Some(seq) = find_next(self.conn(), position, streams, None)? else { return Ok(None) };
         let mut find = self.conn().prepare_cached("SELECT observed_at FROM segment WHERE seq = ?1")?;
         Ok(find.query_row([Count(seq)], |row| row.get(0)).optional()?)
     }

@@ -86,7 +86,7 @@ impl Gathered {
                 want.held.as_ref().filter(|held| held.seq() == gathered.to.seq && gathered.to.index < held.len());
             let segment = match at_hand {
                 Some(held) => Some(Arc::clone(held)),
-                None => reader.next_segment(gathered.to, &ids)?.map(Arc::new),
+                None => reader.next_segment_in(gathered.to, &ids, want.choice.window)?.map(Arc::new),
             };
             let Some(segment) = segment else {
                 seen_all = true;

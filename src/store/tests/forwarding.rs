@@ -200,3 +200,19 @@ fn pruning_goes_in_steps_and_numbers_are_never_used_again() {
     let committed = commit(&mut store, all, &page(&[given("new", 5)])).unwrap();
     assert_eq!(committed.seq, Some(301));
 }
+
+#[test]
+fn segments_of_another_time_are_passed_over_without_being_read() {
+    let (_dir, store, streams) = filled(&[3, 2, 4, 1, 2]);
+    // Whoever reads one of these finds it damaged.
+    assert_eq!(store.conn.execute("UPDATE segment SET crc = crc + 1 WHERE seq NOT IN (3, 4)", ()).unwrap(), 3);
+    let mut reader = Reader::open(store.dir()).unwrap();
+    let (mut position, mut found) = (Position::START, Vec::new());
+    let wanted = Some(window(2 * MINUTE, 3 * MINUTE + 1));
+    while let Some(segment) = reader.next_segment_in(position, &streams, wanted).unwrap() {
+        found.push(segment.seq());
+        position = Position::behind(&segment);
+    }
+    assert_eq!(found, [3, 4]);
+    assert_eq!(kind(reader.next_segment(Position::START, &streams).map(drop)), "corrupt");
+}
