@@ -2,11 +2,11 @@
 //! It exists because real servers refuse only when they please, and what they did with the rest of a batch must be looked up in them.
 
 use super::head::Head;
+use super::line::before;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use url::Url;
 
 /// What becomes of requests that write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +33,7 @@ pub(crate) struct Front(Arc<Mutex<State>>);
 impl Front {
     /// Before the server of this URL, and the URL that reaches it.
     pub(crate) fn of(url: &str) -> (Self, String) {
-        let mut url: Url = url.parse().unwrap();
-        let far = format!("{}:{}", url.host_str().unwrap(), url.port_or_known_default().unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        url.set_host(Some("127.0.0.1")).unwrap();
-        url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+        let (far, listener, url) = before(url);
         let state = Arc::new(Mutex::new(State { first: 0, how: How::Passes, met: 0 }));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -47,7 +43,7 @@ impl Front {
                 std::thread::spawn(move || serve(&near, &far, &shared));
             }
         });
-        (Self(state), url.to_string())
+        (Self(state), url)
     }
 
     /// What becomes of requests that write from now on, but for the `first` ones, which pass.

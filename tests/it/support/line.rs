@@ -60,11 +60,7 @@ pub(crate) struct Line(Arc<Mutex<State>>);
 impl Line {
     /// A line to the server of this URL, and the URL of its near end.
     pub(crate) fn to(url: &str) -> (Self, String) {
-        let mut url: Url = url.parse().unwrap();
-        let far = format!("{}:{}", url.host_str().unwrap(), url.port_or_known_default().unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        url.set_host(Some("127.0.0.1")).unwrap();
-        url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+        let (far, listener, url) = before(url);
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -76,7 +72,7 @@ impl Line {
                 connect(near, far, &shared);
             }
         });
-        (Self(state), url.to_string())
+        (Self(state), url)
     }
 
     /// Breaks once, there; `None` mends a break that has not come.
@@ -107,6 +103,16 @@ impl Line {
         state.down_until = Some(Instant::now() + time);
         state.cut();
     }
+}
+
+/// A place before the server of this URL: the server's address, who comes, and the URL that leads here.
+pub(crate) fn before(url: &str) -> (String, TcpListener, String) {
+    let mut url: Url = url.parse().unwrap();
+    let far = format!("{}:{}", url.host_str().unwrap(), url.port_or_known_default().unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    (far, listener, url.to_string())
 }
 
 fn connect(near: TcpStream, far: TcpStream, shared: &Arc<Mutex<State>>) {
