@@ -77,7 +77,7 @@ fn a_full_disk_takes_all_of_a_page_or_nothing_and_passes_by_itself() {
     let second = page(&noise(2, 400));
     let certificate = closing(window(0, MINUTE), true);
     let whole = PageCommit { stream, page: &second, observed_at: NOW, close: Some(&certificate) };
-    for pages in [0, 1, 5, 20, 60] {
+    for pages in [0, 1, 3, 8, 15] {
         limit(&store, pages);
         let error = store.commit_page(&whole).unwrap_err();
         assert!(matches!(error, StoreError::DiskFull) && error.is_pause() && !error.is_stop(), "{error}");

@@ -219,6 +219,7 @@ fn the_settings_hold_that_make_a_commit_durable() {
         ("secure_delete", 1),
         ("journal_size_limit", 64 << 20),
         ("user_version", 4),
+        ("page_size", 16 << 10),
     ];
     for (name, value) in expected {
         assert_eq!(number(name), value, "{name}");

@@ -294,7 +294,8 @@ fn whatever_is_cut_off_blanked_or_gone_nothing_is_lost_wrong_or_twice_unsaid() {
         for file in if in_log { vec![db, log] } else { vec![db] } {
             let len = std::fs::metadata(dir.path().join(file)).unwrap().len();
             for _ in 0..cases(5) {
-                let (cut, page, pages) = (random.u64(0..len), random.u64(0..=len / 4096), random.u64(1..4));
+                // A disk loses blocks of its own, which are less than a page or more.
+                let (cut, block, blocks) = (random.u64(0..len), random.u64(0..=len / 4096), random.u64(1..9));
                 harms.push((
                     format!("{file} cut to {cut}"),
                     Box::new(move |dir| {
@@ -303,11 +304,11 @@ fn whatever_is_cut_off_blanked_or_gone_nothing_is_lost_wrong_or_twice_unsaid() {
                     }),
                 ));
                 harms.push((
-                    format!("{file} with {pages} blank pages from {page} on"),
+                    format!("{file} with {blocks} blank blocks from {block} on"),
                     Box::new(move |dir| {
                         let mut bytes = std::fs::read(dir.join(file)).unwrap();
-                        let from = usize::try_from(page * 4096).unwrap().min(bytes.len());
-                        let to = usize::try_from((page + pages) * 4096).unwrap().min(bytes.len());
+                        let from = usize::try_from(block * 4096).unwrap().min(bytes.len());
+                        let to = usize::try_from((block + blocks) * 4096).unwrap().min(bytes.len());
                         bytes[from..to].fill(0);
                         std::fs::write(dir.join(file), bytes).unwrap();
                     }),
