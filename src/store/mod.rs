@@ -35,6 +35,7 @@ mod rescue;
 mod salvage;
 mod seal;
 mod segment;
+mod spare;
 mod spool;
 mod summary;
 mod wal;

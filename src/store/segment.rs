@@ -3,10 +3,10 @@
 
 use super::columns::StreamId;
 use super::error::StoreError;
+use super::spare::Spare;
 use crate::core::time::UtcMillis;
 use flate2::Crc;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::zstd_safe::compress_bound;
 
@@ -200,14 +200,16 @@ pub(super) struct Unpacker {
     spare: Spare,
 }
 
-/// The memory of the last segment that was dropped, for the next one: pages are large, and new memory is not free.
-type Spare = Arc<Mutex<Vec<u8>>>;
-
 impl Unpacker {
     pub(super) fn new() -> Result<Self, StoreError> {
         let decompressor = Decompressor::new()
             .map_err(|error| StoreError::invalid(format!("starting decompression failed ({error})")))?;
         Ok(Self { decompressor, spare: Spare::default() })
+    }
+
+    /// Keeps no more memory than one segment needs: nothing is to be read for a while.
+    pub(super) fn rest(&self) {
+        self.spare.give_back();
     }
 
     /// The segment `seq`, once its checksum, its length and its framing are found right.
@@ -226,8 +228,7 @@ impl Unpacker {
             return Err(damaged("its length is out of range"));
         }
         let capacity = usize::try_from(label.raw_bytes).map_err(|_| damaged("its length is out of range"))?;
-        let mut body = std::mem::take(&mut *self.spare.lock().unwrap_or_else(PoisonError::into_inner));
-        body.clear();
+        let mut body = self.spare.take();
         body.reserve_exact(capacity);
         self.decompressor.decompress_to_buffer(packed.body, &mut body).map_err(|_| damaged("it does not unpack"))?;
         let body = String::from_utf8(body).map_err(|_| damaged("it is not UTF-8"))?;
@@ -238,7 +239,7 @@ impl Unpacker {
             return Err(damaged("its counts do not add up"));
         }
         let [late, revised] = [packed.late, packed.revised].map(|bits| bits.map(<[u8]>::to_vec));
-        Ok(Segment { seq, label: *label, body, ends, late, revised, spare: Arc::clone(&self.spare) })
+        Ok(Segment { seq, label: *label, body, ends, late, revised, spare: self.spare.clone() })
     }
 }
 
@@ -277,7 +278,7 @@ pub struct Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = std::mem::take(&mut self.body).into_bytes();
+        self.spare.keep(std::mem::take(&mut self.body).into_bytes());
     }
 }
 

@@ -139,10 +139,11 @@ impl Reader {
         let (conn, unpacker) = self.parts();
         // One snapshot for both looks: the writer may prune in between.
         let tx = Transaction::new_unchecked(conn, TransactionBehavior::Deferred)?;
-        match find_next(&tx, position, streams, window)? {
-            Some(seq) => load(&tx, unpacker, seq),
-            None => Ok(None),
-        }
+        let Some(seq) = find_next(&tx, position, streams, window)? else {
+            unpacker.rest();
+            return Ok(None);
+        };
+        load(&tx, unpacker, seq)
     }
 
     /// The position behind the last event.

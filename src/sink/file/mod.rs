@@ -63,7 +63,9 @@ pub const MAX_FILES: usize = 64;
 /// A day's file is finished this long after its day, and after the last event that came for it.
 pub const QUIET: Millis = HOUR;
 /// Lines are encoded and written in pieces of about this size; an event larger than that is a piece of its own.
-const PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 192 * 1024;
+/// With room for the last line of a piece, as lines usually are: what has to grow is copied.
+const PIECE_ROOM: usize = PIECE_BYTES + 16 * 1024;
 /// Pieces that may wait between encoding and writing.
 const PIECES_WAITING: usize = 2;
 
@@ -326,17 +328,19 @@ async fn encode(
     routes: &Routes,
     sender: mpsc::Sender<Piece>,
 ) -> Result<u64, Refusal> {
+    let room = || Vec::with_capacity(PIECE_ROOM);
     let mut skipped = 0;
     for (target, members) in routes.members.iter().enumerate() {
-        let mut lines = Vec::new();
+        let mut lines = room();
         for &index in members {
             let event = &batch.events[index];
             let noted = format.write_line(event, &mut lines);
             skipped += u64::from(noted.map_err(|error| Refusal::Never { why: error.to_string() })?.skipped);
-            if lines.len() >= PIECE_BYTES
-                && sender.send(Piece::Lines(target, std::mem::take(&mut lines))).await.is_err()
-            {
-                return Ok(skipped);
+            if lines.len() >= PIECE_BYTES {
+                let piece = Piece::Lines(target, std::mem::replace(&mut lines, room()));
+                if sender.send(piece).await.is_err() {
+                    return Ok(skipped);
+                }
             }
         }
         if !lines.is_empty() && sender.send(Piece::Lines(target, lines)).await.is_err() {
