@@ -41,6 +41,8 @@
 //! 8. No address, subject or key reaches a log, an error or a metric.
 //! 9. Of a person who was erased nothing is kept, captured again up to that instant, or handed over; the account stays.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod core;
