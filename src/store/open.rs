@@ -26,6 +26,8 @@ const STATEMENTS_KEPT: usize = 64;
 /// A segment is read and written a page at a time: in pages of SQLite's default, 4 KiB, a capture of raw events costs a
 /// twelfth more. A commit of a few events writes half as many bytes again in these.
 const PAGE_BYTES: u32 = 16 << 10;
+/// The log is emptied into the database when it is about so long: less than the ballast, on which it has to get by.
+const LOG_BYTES: i64 = 4 << 20;
 /// Under which key of `meta` the schema version lies: a second copy, for the one in the header is sealed by nothing.
 pub(super) const SCHEMA_META: &str = "schema";
 
@@ -359,6 +361,7 @@ fn make_durable(conn: &Connection) -> Result<(), StoreError> {
          PRAGMA journal_size_limit = 67108864;
          PRAGMA secure_delete = ON;",
     )?;
+    conn.pragma_update(None, "wal_autocheckpoint", LOG_BYTES / pragma(conn, "page_size")?.max(1))?;
     match pragma(conn, "synchronous")? {
         2 => Ok(()),
         other => Err(StoreError::Sqlite { what: format!("it does not sync every commit (synchronous {other})") }),

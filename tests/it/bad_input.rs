@@ -482,7 +482,7 @@ async fn a_full_disk_under_the_store_pauses_capture_and_loses_nothing() {
     let program = Program::new(events(4_000), "page_size = 500", "").await;
     program.reconfigure("/data'", "/small/data'");
     let script =
-        format!("{} try \"$@\"; mount -o remount,size=64m $dir/small; try \"$@\"", HEAD.replace("SIZE", "600k"));
+        format!("{} try \"$@\"; mount -o remount,size=64m $dir/small; try \"$@\"", HEAD.replace("SIZE", "1500k"));
     let Some(output) = with_mounts(&program, &script).await else { return };
     // How much fits is for SQLite and the file system to say.
     let said = program.tidy_run(&output.stderr);
@@ -510,7 +510,7 @@ async fn a_full_disk_under_a_sink_leaves_capture_alone() {
     program.reconfigure("/out.ndjson'", "/small/out.ndjson'");
     let script = format!(
         "{} try \"$@\"; mount -o remount,size=64m $dir/small; try \"$@\"; cp $dir/small/out.ndjson $dir/",
-        HEAD.replace("SIZE", "600k")
+        HEAD.replace("SIZE", "1500k")
     );
     let Some(output) = with_mounts(&program, &script).await else { return };
     assert_snapshot!("disk_full_sink", program.tidy_run(&output.stderr));

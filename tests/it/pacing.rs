@@ -357,7 +357,7 @@ async fn a_full_disk_is_seen_in_status_until_there_is_room() {
     let program = Program::new(population_of(4_000), "page_size = 500", "every = '1s'\nstart = '8h'").await;
     program.reconfigure("/data'", "/small/data'");
     // What is typed is a backfill, of which only `--config FILE` is used here.
-    let script = "bin=$1 dir=$2; shift 7; mkdir -p $dir/small; mount -t tmpfs -o size=600k tmpfs $dir/small;
+    let script = "bin=$1 dir=$2; shift 7; mkdir -p $dir/small; mount -t tmpfs -o size=1500k tmpfs $dir/small;
         status() { for i in $(seq 40); do \"$bin\" status \"$@\" >$dir/said; if grep -q \"^WAITING\" $dir/said; then found=yes; else found=no; fi;
             if [ $found = $wanted ]; then return; fi; sleep 0.5; done; };
         \"$bin\" run \"$@\" & daemon=$!; sleep 1; wanted=yes; status \"$@\"; cat $dir/said;

@@ -220,6 +220,7 @@ fn the_settings_hold_that_make_a_commit_durable() {
         ("journal_size_limit", 64 << 20),
         ("user_version", 4),
         ("page_size", 16 << 10),
+        ("wal_autocheckpoint", 256),
     ];
     for (name, value) in expected {
         assert_eq!(number(name), value, "{name}");
