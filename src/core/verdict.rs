@@ -34,8 +34,13 @@ pub enum Outcome {
 pub enum Verdict {
     /// Move the position behind the batch.
     Ack,
-    /// Hand over the same batch again after this wait, in milliseconds: at least [`FLOOR`], at most [`AFTER_CAP`].
-    RetryAfter(Millis),
+    /// Hand over the same batch again, not before a wait.
+    RetryAfter {
+        /// In milliseconds: at least [`FLOOR`], at most [`AFTER_CAP`].
+        wait: Millis,
+        /// Whether the far side asked for it: only a wait of our own may be cut short.
+        asked: bool,
+    },
     /// Hand over the first half, then the second.
     Bisect,
     /// Record the batch's only event as a dead letter and move the position behind it.
@@ -52,15 +57,16 @@ pub enum Verdict {
 pub fn judge(outcome: Outcome, attempt: u32, batch_len: usize, jitter: f64) -> Verdict {
     match outcome {
         Outcome::Accepted => Verdict::Ack,
-        Outcome::Later { after: Some(wanted) } => Verdict::RetryAfter(bounded(wanted)),
-        Outcome::Later { after: None } => Verdict::RetryAfter(backoff(attempt, jitter)),
+        Outcome::Later { after: Some(wanted) } => Verdict::RetryAfter { wait: bounded(wanted), asked: true },
+        Outcome::Later { after: None } => Verdict::RetryAfter { wait: backoff(attempt, jitter), asked: false },
         Outcome::Never if batch_len > 1 => Verdict::Bisect,
         Outcome::Never => Verdict::DeadLetter,
         Outcome::Unusable => Verdict::Suspend,
     }
 }
 
-fn bounded(wanted: Duration) -> Millis {
+/// How long a far side is left alone that asked for that, in milliseconds.
+pub fn bounded(wanted: Duration) -> Millis {
     Millis::try_from(wanted.as_millis()).unwrap_or(Millis::MAX).clamp(BASE, AFTER_CAP)
 }
 
@@ -87,7 +93,7 @@ mod tests {
 
     fn wait(outcome: Outcome, attempt: u32, jitter: f64) -> Millis {
         match judge(outcome, attempt, 10, jitter) {
-            Verdict::RetryAfter(wait) => wait,
+            Verdict::RetryAfter { wait, .. } => wait,
             other => panic!("{other:?}"),
         }
     }
@@ -129,7 +135,9 @@ mod tests {
         #[test]
         fn transient_trouble_is_retried_for_ever(after in any::<Option<Duration>>(), attempt: u32, len: usize, jitter: f64) {
             let verdict = judge(Outcome::Later { after }, attempt, len, jitter);
-            prop_assert!(matches!(verdict, Verdict::RetryAfter(wait) if (FLOOR..=AFTER_CAP).contains(&wait)), "{verdict:?}");
+            let Verdict::RetryAfter { wait, asked } = verdict else { panic!("{verdict:?}") };
+            prop_assert!((FLOOR..=AFTER_CAP).contains(&wait), "{wait}");
+            prop_assert_eq!(asked, after.is_some());
         }
 
         #[test]

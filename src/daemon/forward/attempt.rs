@@ -72,11 +72,11 @@ impl Forwarder {
                     self.count_dead_letter();
                     (done, attempt) = (done + 1, 1);
                 }
-                (Verdict::RetryAfter(wait), Err(refusal)) => {
+                (Verdict::RetryAfter { wait, asked }, Err(refusal)) => {
                     tracing::warn!(sink = %self.name, attempt, wait_ms = wait, why = %refusal, "the sink does not take the batch now, trying again");
                     self.say(Some((refusal.to_string(), "nothing to do: it is tried again by itself".into())), false);
                     self.try_again_in(wait);
-                    if self.gives_up(&mut waited, wait).await {
+                    if self.gives_up(&mut waited, wait, asked).await {
                         return Ok(Err(refusal));
                     }
                     attempt += 1;
@@ -150,7 +150,7 @@ impl Forwarder {
             match self.store.write(step.clone()).await {
                 Err(error) if error.is_pause() => {
                     self.say(Some((error.to_string(), "free disk space".into())), false);
-                    if self.gives_up(&mut waited, 5 * SECOND).await {
+                    if self.gives_up(&mut waited, 5 * SECOND, false).await {
                         return Err(error);
                     }
                 }

@@ -13,6 +13,7 @@ use crate::core::event::StreamName;
 use crate::core::redact::Redaction;
 use crate::core::selection::Selection;
 use crate::core::time::{MINUTE, Millis, SECOND, UtcMillis};
+use crate::core::verdict::bounded;
 use crate::sink::stdout::is_reader_gone;
 use crate::sink::{Receipt, Refusal, Sink};
 use crate::store::{Handle, Position, Reader, Segment, StoreError, StreamId};
@@ -21,6 +22,7 @@ use errands::Obeyed;
 use gather::{Choice, Gathered, Want};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -340,17 +342,26 @@ impl Forwarder {
         }
     }
 
-    /// Waits before another attempt; the begin of a drain ends the wait. Returns whether patience is at its end instead: a
-    /// one-shot command whose sink or disk stays full must end and say so.
-    async fn gives_up(&self, waited: &mut Millis, wait: Millis) -> bool {
+    /// Waits before another attempt; the begin of a drain ends a wait that nobody `asked` for. Returns whether patience is
+    /// at its end instead: a one-shot command whose sink or disk stays full must end and say so.
+    async fn gives_up(&self, waited: &mut Millis, wait: Millis, asked: bool) -> bool {
+        let is_too_long = |wait| self.patience.is_some_and(|patience| wait > patience);
         let draining = self.drain.is_cancelled();
-        if draining && self.patience.is_some_and(|patience| waited.saturating_add(wait) > patience) {
+        *waited = waited.saturating_add(wait);
+        if draining && is_too_long(*waited) {
             return true;
         }
-        *waited = waited.saturating_add(wait);
+        let mut end = pin!(sleep(wait));
         tokio::select! {
-            () = sleep(wait) => {}
-            () = self.drain.cancelled(), if !draining => {}
+            () = &mut end => {}
+            () = self.drain.cancelled(), if !draining => {
+                if asked && is_too_long(wait) {
+                    return true;
+                }
+                if asked {
+                    end.await;
+                }
+            }
         }
         false
     }
@@ -362,7 +373,11 @@ impl Forwarder {
             return true;
         }
         let (wait, suspended, hint) = match refusal {
-            Refusal::Later { .. } => (10 * SECOND, false, "nothing to do: it is tried again by itself".to_owned()),
+            Refusal::Later { after, .. } => (
+                after.map_or(0, bounded).max(10 * SECOND),
+                false,
+                "nothing to do: it is tried again by itself".to_owned(),
+            ),
             Refusal::Never { .. } => (SUSPENDED_REST, true, "see the dead letters".to_owned()),
             Refusal::Unusable { hint, .. } => (SUSPENDED_REST, true, hint.clone()),
         };

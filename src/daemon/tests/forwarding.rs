@@ -17,6 +17,8 @@ enum Mood {
     Accepts,
     /// Not before an operator has acted: the sink is suspended, and opened again later.
     Refuses,
+    /// It asks to be left alone for so long.
+    Later(Option<Duration>),
     /// It is still writing when the process ends.
     Hangs,
 }
@@ -46,6 +48,7 @@ impl Sink for Moody {
             match self.moods.get(number).copied().unwrap_or(Mood::Accepts) {
                 Mood::Accepts => {}
                 Mood::Refuses => return Err(Refusal::Unusable { why: "no".into(), hint: String::new() }),
+                Mood::Later(after) => return Err(Refusal::Later { why: "not now".into(), after }),
                 Mood::Hangs => std::future::pending().await,
             }
             self.seen.lock().unwrap().extend(batch.events.iter().map(|event| id_of(event.raw)));
@@ -197,4 +200,47 @@ async fn a_drain_hands_over_all_that_was_stored_before_it_began() {
         running.await.unwrap();
         assert_eq!(sink.seen(), (0..8).collect::<Vec<u64>>(), "of a drain after {steps} steps");
     }
+}
+
+/// Forwards to a sink of that mood, and begins a drain one second after the start. Returns how often the sink was written
+/// to, and after how many seconds everything had ended.
+async fn drained_in_a_wait(mood: Mood, patience: Option<Millis>) -> (u32, u64) {
+    let ground = filled().await;
+    let sink = Moody::new(&[mood]);
+    let forwarder = Forwarder { patience, ..forwarder(&ground, &sink, Limits { age: 0, ..PATIENT }) };
+    let drain = forwarder.drain.clone();
+    let begun = Instant::now();
+    let end = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drain.cancel();
+    };
+    tokio::join!(forwarder.run(), end).0.unwrap();
+    (sink.writes.load(Ordering::Relaxed), begun.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_keeps_to_the_wait_that_the_far_side_asked_for() {
+    let minute = Mood::Later(Some(Duration::from_mins(1)));
+    assert_eq!(drained_in_a_wait(minute, None).await, (2, 60));
+    assert_eq!(drained_in_a_wait(minute, Some(60 * SECOND)).await, (2, 60));
+    assert_eq!(drained_in_a_wait(minute, Some(59 * SECOND)).await, (1, 1), "there is no patience for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_cuts_a_wait_short_that_nobody_asked_for() {
+    let ground = filled().await;
+    // The sixth wait of a row is one of up to 32 s.
+    let sink = Moody::new(&[Mood::Later(None); 6]);
+    let forwarder = forwarder(&ground, &sink, Limits { age: 0, ..PATIENT });
+    let (drain, writes) = (forwarder.drain.clone(), Arc::clone(&sink.writes));
+    let end = async {
+        while writes.load(Ordering::Relaxed) < 6 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drain.cancel();
+        Instant::now()
+    };
+    let (ended, begun) = tokio::join!(async { forwarder.run().await.map(|()| Instant::now()) }, end);
+    assert!(ended.unwrap() - begun < Duration::from_millis(100), "the wait went on in the drain");
+    assert_eq!(sink.seen(), [0, 1, 2, 3, 4]);
 }
