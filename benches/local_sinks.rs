@@ -28,8 +28,8 @@ use support::cpu::cpu_time;
 use support::event::event;
 
 const EVENTS: usize = 200_000;
-/// As many as fit into the 2 MiB of a file's batch.
-const FILE_BATCH: usize = 2_700;
+/// As many as fit into the 4 MiB of a file's batch.
+const FILE_BATCH: usize = 5_400;
 const WEBHOOK_BATCH: usize = 500;
 
 fn main() {

@@ -150,9 +150,8 @@ fn fields(raw: &RawSink, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Vec<(P
 fn limits(raw: &RawSink, kind: &SinkKind, place: &Place<'_>, read: &mut Reader<'_, '_>) -> Limits {
     let usual = match kind {
         // Larger ones are no faster, and two of them are in memory; of kafka, what the producer has taken, too.
-        SinkKind::File(_) | SinkKind::Stdout(_) | SinkKind::Kafka(_) => {
-            Limits { events: 10_000, bytes: 2 << 20, age: 0 }
-        }
+        SinkKind::File(_) | SinkKind::Stdout(_) => Limits { events: 10_000, bytes: 4 << 20, age: 0 },
+        SinkKind::Kafka(_) => Limits { events: 10_000, bytes: 2 << 20, age: 0 },
         SinkKind::Sqlite(_) | SinkKind::Postgres(_) => Limits { events: 10_000, bytes: 8 << 20, age: 0 },
         // Each insert is a part on the server's disk: few large ones, even where events trickle.
         SinkKind::Clickhouse(_) => Limits { events: 10_000, bytes: 8 << 20, age: 5 * SECOND },

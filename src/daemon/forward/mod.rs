@@ -33,9 +33,9 @@ const SUSPENDED_REST: Millis = 5 * MINUTE;
 /// After so many single events in a row that a sink refuses for good, it is suspended instead.
 const REFUSED_IN_A_ROW_MAX: u32 = 10;
 
-/// So much is read ahead by all sinks together, about: enough for one alone, and the same with ten. Batches beyond it are
-/// not read ahead: memory for two of them is not to be had.
-const READ_AHEAD_KIB: u32 = 16 << 10;
+/// So much is read ahead by all sinks together, about: enough for the usual batches of one alone, and the same with ten, which
+/// keep the processors busy without. Batches beyond it are not read ahead: memory for two of them is not to be had.
+const READ_AHEAD_KIB: u32 = 8 << 10;
 
 /// Without news, the spool is looked at this often: the wake-up is an optimisation, not a promise.
 const LOOK_EVERY: Millis = 5 * SECOND;
