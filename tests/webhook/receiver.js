@@ -93,7 +93,8 @@ function verify(path, body, headers) {
 function note(request, seen) {
   const { url: path, headers } = request;
   const at = performance.now() / 1000;
-  Object.assign(seen, { path, run: headers["x-run"], gzip: headers["content-encoding"] === "gzip", at });
+  const connection = request.socket.remotePort;
+  Object.assign(seen, { path, run: headers["x-run"], gzip: headers["content-encoding"] === "gzip", at, connection });
   appendFileSync(log, JSON.stringify(seen) + "\n");
 }
 

@@ -119,6 +119,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
     def note(self, seen):
         gzipped = self.headers["content-encoding"] == "gzip"
         seen |= {"path": self.path, "run": self.headers["x-run"], "gzip": gzipped, "at": time.monotonic()}
+        seen["connection"] = self.client_address[1]
         with LOCK:
             print(json.dumps(seen), file=LOG, flush=True)
 
