@@ -9,7 +9,7 @@ use crate::daemon::forward::SinkHealth;
 use crate::daemon::reconcile::Reconciled;
 use crate::daemon::tally::Tally;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -134,7 +134,7 @@ impl Told {
 pub(super) async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
     let health: BTreeMap<String, Arc<Mutex<SinkHealth>>> = forwarders.health.clone();
     forwarders.finish(None).await?;
-    let mut trouble = Vec::new();
+    let (mut failed, mut hints) = (Vec::new(), BTreeSet::new());
     for (name, health) in health {
         let health = health.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if health.paused {
@@ -144,16 +144,13 @@ pub(super) async fn drain(forwarders: Forwarders) -> Result<(), Failure> {
             && !health.reader_gone
         {
             // What passes by itself does so for the daemon; this process ends here.
-            let hint = if health.suspended { hint } else { "mend that, then run the same command again".to_owned() };
-            trouble.push((format!("sink `{name}`: {what}"), hint));
+            hints.insert(if health.suspended { hint } else { "mend that, then run the same command again".to_owned() });
+            failed.push(format!("sink `{name}`: {what}"));
         }
     }
-    match trouble.into_iter().next() {
-        None => Ok(()),
-        Some((what, hint)) => Err(Failure::new(
-            Code::Unavailable,
-            format!("{what}\nwhat was captured is safe in the store, and the next run forwards it"),
-            hint,
-        )),
+    if failed.is_empty() {
+        return Ok(());
     }
+    let what = format!("{}\nwhat was captured is safe in the store, and the next run forwards it", failed.join("\n"));
+    Err(Failure::new(Code::Unavailable, what, hints.into_iter().collect::<Vec<_>>().join("\n")))
 }

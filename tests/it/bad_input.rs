@@ -296,6 +296,13 @@ async fn places_that_cannot_be_written_are_named() {
     said.push(shown(&program, &BACKFILL).await);
     program.reconfigure("path = '", "path = '/proc/nowhere/x' # '");
     said.push(shown(&program, &BACKFILL).await);
+    let two = program
+        .world
+        .config
+        .replace("['file']", "['file', 'other']")
+        .replace("path = '", "path = '/proc/nowhere/x' # '");
+    std::fs::write(&program.config, format!("{two}[sinks.other.file]\npath = '/proc/nowhere/y'\n")).unwrap();
+    said.push(shown(&program, &BACKFILL).await);
     assert_snapshot!("unwritable", said.join("\n"));
     completes(&program).await;
 }
