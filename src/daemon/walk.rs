@@ -419,8 +419,13 @@ impl Walker {
             self.asker.tally.verified.add(1);
         } else {
             self.asker.tally.unverified.add(1);
+            let why = match tour.total {
+                None => "the API gives no count",
+                Some(total) if total == distinct => "its pages shifted while they were read",
+                Some(_) => "the API's count and what it returned differ",
+            };
             tracing::warn!(stream = %self.asker.stream, %window, total = tour.total, distinct,
-                "window closed unverified: the API's count and what it returned differ; it stays due for re-checking");
+                "window closed unverified: {why}; it stays due for re-checking");
         }
         Ok(())
     }

@@ -91,7 +91,12 @@ where
     let whole = |shared: &Mutex<S>| step(&mut shared.lock().unwrap_or_else(PoisonError::into_inner));
     match place {
         Place::Caller(death) if death() => std::future::pending().await,
-        Place::Caller(_) => whole(shared),
+        Place::Caller(_) => {
+            let outcome = whole(shared);
+            // As with a thread, others have their turn between the answer and what is made of it.
+            tokio::task::yield_now().await;
+            outcome
+        }
         Place::BlockingThread => {
             let shared = Arc::clone(shared);
             match tokio::task::spawn_blocking(move || whole(&shared)).await {

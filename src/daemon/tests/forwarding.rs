@@ -9,7 +9,9 @@ use crate::store::Mailbox;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::Poll;
+use std::task::{Context, Wake, Waker};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// What a sink does with a batch.
 #[derive(Clone, Copy)]
@@ -175,31 +177,45 @@ async fn an_operator_is_obeyed_while_a_batch_waits() {
     assert!(sink.seen().is_empty());
 }
 
+/// Told when whoever was polled has something to go on with.
+#[derive(Default)]
+struct Woken(Notify);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
 /// Whatever it is at when the last events are stored and the drain begins: each of its steps is a moment here.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_drain_hands_over_all_that_was_stored_before_it_began() {
     const SEEN_BEFORE: i64 = 5;
     let begin = START.plus(-HOUR);
     let later = begin.plus(SEEN_BEFORE * MINUTE);
-    for steps in 0..60 {
+    let (mut steps, mut rests) = (0, false);
+    while !rests {
         let events = every_minute(8, begin);
-        let ground = Ground::over(Handle::open, begin, 3, move |asked| Ok(asked.of(&events))).await;
+        let ground = Ground::new(begin, 3, move |asked| Ok(asked.of(&events))).await;
         ground.walker.walk(window(begin, later), None).await.unwrap();
         let sink = Moody::new(&[]);
         let forwarder = forwarder(&ground, &sink, Limits { events: 3, bytes: 1 << 20, age: 0 });
         let drain = forwarder.drain.clone();
         let mut running = Box::pin(forwarder.run());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
         for _ in 0..steps {
-            let step = std::future::poll_fn(|context| Poll::Ready(running.as_mut().poll(context)));
-            assert!(step.await.is_pending(), "it ends by itself");
-            // What it has sent to another thread is done by the next step.
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(running.as_mut().poll(&mut Context::from_waker(&waker)).is_pending(), "it ends by itself");
+            // At rest it waits for news, and looks by itself only after a while.
+            rests = timeout(Duration::from_secs(1), woken.0.notified()).await.is_err();
         }
         ground.walker.walk(window(later, later.plus(5 * MINUTE)), None).await.unwrap();
         drain.cancel();
         running.await.unwrap();
         assert_eq!(sink.seen(), (0..8).collect::<Vec<u64>>(), "of a drain after {steps} steps");
+        steps += 1;
     }
+    assert!(steps > 10, "at rest after {steps} steps: it has written two batches by then");
 }
 
 /// Forwards to a sink of that mood, and begins a drain one second after the start. Returns how often the sink was written

@@ -22,9 +22,8 @@ use crate::source::sparkpost::dialect::Dialect;
 use crate::source::sparkpost::filter::Filter;
 use crate::source::sparkpost::wire;
 use crate::source::{Answer, Ask, Source, SourceError};
-use crate::store::{Certificate, Handle, Position, StoreError, StreamId};
+use crate::store::{Certificate, Handle, Position, StreamId};
 use bytes::Bytes;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -156,17 +155,6 @@ impl Ground {
         page_size: u32,
         answer: impl Fn(&Asked) -> Answered + Send + Sync + 'static,
     ) -> Self {
-        let inline = |dir: &Path| Handle::inline(dir, Arc::new(|| false));
-        Self::over(inline, floor, page_size, answer).await
-    }
-
-    /// The same over a store that is opened so.
-    async fn over(
-        open: impl Fn(&Path) -> Result<Handle, StoreError>,
-        floor: UtcMillis,
-        page_size: u32,
-        answer: impl Fn(&Asked) -> Answered + Send + Sync + 'static,
-    ) -> Self {
         let zero = Instant::now();
         let elapsed = move || Millis::try_from(zero.elapsed().as_millis()).unwrap();
         let time = TimeSource {
@@ -175,7 +163,7 @@ impl Ground {
             boot: "".into(),
         };
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let store = open(dir.path()).unwrap();
+        let store = Handle::inline(dir.path(), Arc::new(|| false)).unwrap();
         let stream = store.write(move |store| store.stream_id(&name(), "", floor)).await.unwrap().id;
         let asker = Asker {
             source: Arc::new(Api { time: time.clone(), answer }),
