@@ -97,14 +97,18 @@ pub(super) trait Cells {
     }
     /// Text of this program's.
     fn plain(&mut self, text: Option<&str>);
-    /// A whole number; one beyond what an `i64` holds is as good as absent.
+    /// A whole number.
     fn number(&mut self, number: Option<i64>);
+    /// A whole number of the event's; one beyond what an `i64` holds is as good as absent.
+    fn count(&mut self, count: Option<u64>) {
+        self.number(count.and_then(|count| i64::try_from(count).ok()));
+    }
     /// A truth value.
     fn flag(&mut self, flag: Option<bool>);
     /// An instant.
     fn time(&mut self, time: Option<UtcMillis>);
-    /// A number with a fraction, finite.
-    fn degrees(&mut self, degrees: Option<f64>);
+    /// A number with a fraction, as the event has it.
+    fn degrees(&mut self, number: Option<&str>);
     /// JSON.
     fn json(&mut self, json: Option<&[u8]>);
     /// The event's tags.
@@ -145,17 +149,28 @@ pub(super) fn late_by(stored: &StoredEvent<'_>, event: &Normalized<'_>) -> Optio
     delay.filter(|delay| *delay >= 0)
 }
 
+/// A number with a fraction, where it is one and finite.
+pub(super) fn fraction(number: &str) -> Option<f64> {
+    number.parse::<f64>().ok().filter(|number| number.is_finite())
+}
+
 /// Gives the cells of an event, but for `raw`.
 pub(super) fn write(event: &Normalized<'_>, cells: &mut impl Cells) {
     identity(event, cells);
+    write_rest(event, cells);
+}
+
+/// The same from the column `recipient` on.
+pub(super) fn write_rest(event: &Normalized<'_>, cells: &mut impl Cells) {
     message(event, cells);
     bounce(event, cells);
     engagement(event, cells);
-    rest(event, cells);
-}
-
-fn count(count: Option<u64>) -> Option<i64> {
-    count.and_then(|count| i64::try_from(count).ok())
+    complaint(event, cells);
+    attempt(event, cells);
+    let mut json = Vec::new();
+    let has_metadata = event.write_metadata(&mut json);
+    cells.json(has_metadata.then_some(&*json));
+    cells.tags(event);
 }
 
 fn identity(event: &Normalized<'_>, cells: &mut impl Cells) {
@@ -194,10 +209,10 @@ fn bounce(event: &Normalized<'_>, cells: &mut impl Cells) {
     let Some(bounce) = event.bounce() else {
         return cells.nothing(&[Count, Kind::Text, Kind::Text, Count, Kind::Text, Kind::Text, Flag]);
     };
-    cells.number(count(bounce.class));
+    cells.count(bounce.class);
     cells.plain(bounce.name);
     cells.plain(bounce.category.map(Category::as_str));
-    cells.number(count(bounce.code));
+    cells.count(bounce.code);
     cells.text(bounce.reason);
     cells.text(bounce.raw_reason);
     cells.flag(Some(bounce.out_of_band));
@@ -221,23 +236,21 @@ fn engagement(event: &Normalized<'_>, cells: &mut impl Cells) {
         cells.text(text);
     }
     for number in [geo.latitude, geo.longitude] {
-        let degrees = number.and_then(|number| number.parse::<f64>().ok());
-        cells.degrees(degrees.filter(|degrees| degrees.is_finite()));
+        cells.degrees(number);
     }
 }
 
-fn rest(event: &Normalized<'_>, cells: &mut impl Cells) {
-    let complaint = event.complaint();
-    cells.text(complaint.and_then(|complaint| complaint.kind));
-    cells.text(complaint.and_then(|complaint| complaint.by));
-    cells.text(complaint.and_then(|complaint| complaint.to));
-    let attempt = event.delivery_attempt();
-    cells.number(count(attempt.and_then(|attempt| attempt.retries)));
-    cells.number(count(attempt.and_then(|attempt| attempt.queue_ms)));
-    cells.text(attempt.and_then(|attempt| attempt.ip));
-    cells.text(attempt.and_then(|attempt| attempt.method));
-    let mut json = Vec::new();
-    let has_metadata = event.write_metadata(&mut json);
-    cells.json(has_metadata.then_some(&*json));
-    cells.tags(event);
+fn complaint(event: &Normalized<'_>, cells: &mut impl Cells) {
+    let complaint = event.complaint().unwrap_or_default();
+    for text in [complaint.kind, complaint.by, complaint.to] {
+        cells.text(text);
+    }
+}
+
+fn attempt(event: &Normalized<'_>, cells: &mut impl Cells) {
+    let attempt = event.delivery_attempt().unwrap_or_default();
+    cells.count(attempt.retries);
+    cells.count(attempt.queue_ms);
+    cells.text(attempt.ip);
+    cells.text(attempt.method);
 }

@@ -167,7 +167,7 @@ fn for_each_named<'a>(object: &'a str, mut each: impl FnMut(&str, &'a str)) {
 }
 
 /// A complaint, as the feedback loop reported it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Complaint<'a> {
     /// The feedback type of RFC 5965, `abuse` and the like.
     pub kind: Option<Text<'a>>,
@@ -187,7 +187,7 @@ impl<'a> Complaint<'a> {
 
 /// How a message was handed to the recipient's server. Opens, clicks and complaints carry what is known of the
 /// delivery they follow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct DeliveryAttempt<'a> {
     /// Failed attempts before this one.
     pub retries: Option<u64>,

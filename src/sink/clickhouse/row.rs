@@ -159,8 +159,8 @@ impl Cells for Row<'_> {
         });
     }
 
-    fn degrees(&mut self, degrees: Option<f64>) {
-        self.value(degrees, |degrees, out| drop(serde_json::to_writer(out, &degrees)));
+    fn degrees(&mut self, number: Option<&str>) {
+        self.value(number.and_then(row::fraction), |degrees, out| drop(serde_json::to_writer(out, &degrees)));
     }
 
     /// JSON is a text here.

@@ -162,9 +162,9 @@ impl Cells for Rows {
         }
     }
 
-    fn degrees(&mut self, degrees: Option<f64>) {
+    fn degrees(&mut self, number: Option<&str>) {
         if let Some(Column::Degrees(column)) = self.next() {
-            column.append_option(degrees);
+            column.append_option(number.and_then(row::fraction));
         }
     }
 

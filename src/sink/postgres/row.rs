@@ -178,7 +178,8 @@ impl Cells for Row<'_> {
         self.number(time.and_then(instant));
     }
 
-    fn degrees(&mut self, degrees: Option<f64>) {
+    fn degrees(&mut self, number: Option<&str>) {
+        let degrees = number.and_then(row::fraction);
         self.value(degrees.map(f64::to_be_bytes).as_ref().map(<[u8; 8]>::as_slice));
     }
 

@@ -132,8 +132,8 @@ impl Cells for Binder<'_, '_> {
         self.value(time.map(Instant::of).as_ref().map(Instant::as_str));
     }
 
-    fn degrees(&mut self, degrees: Option<f64>) {
-        self.value(degrees);
+    fn degrees(&mut self, number: Option<&str>) {
+        self.value(number.and_then(row::fraction));
     }
 
     /// Pieces of a text, cut where quotes stand, are a text.
