@@ -74,16 +74,22 @@ fn steady(program: &Program, bytes: &[u8]) -> String {
 /// Every number is `N`, blanks stand as between words, rules are short.
 fn without_numbers(line: &str) -> String {
     let set_in = line.len() - line.trim_start().len();
-    let words = line.split_whitespace().map(|word| match word {
-        word if word.starts_with(['─', '═']) => "──".to_owned(),
-        word if word.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit()) => {
-            let sign = word.chars().take_while(|c| !c.is_ascii_digit()).collect::<String>();
-            let unit = word.trim_start_matches(|c: char| c.is_ascii_digit() || "+-,.".contains(c));
-            format!("{sign}N{unit}")
-        }
-        word => word.to_owned(),
-    });
-    format!("{}{}", " ".repeat(set_in.min(2)), words.collect::<Vec<_>>().join(" "))
+    let is_span = |word: &String| ["Nd", "Nh", "Nm", "Ns"].contains(&word.as_str());
+    let mut words: Vec<String> = line
+        .split_whitespace()
+        .map(|word| match word {
+            word if word.starts_with(['─', '═']) => "──".to_owned(),
+            word if word.trim_start_matches(['+', '-']).starts_with(|c: char| c.is_ascii_digit()) => {
+                let sign = word.chars().take_while(|c| !c.is_ascii_digit()).collect::<String>();
+                let unit = word.trim_start_matches(|c: char| c.is_ascii_digit() || "+-,.".contains(c));
+                format!("{sign}N{unit}")
+            }
+            word => word.to_owned(),
+        })
+        .collect();
+    // An hour is said without its minutes where there are none.
+    words.dedup_by(|next, word| is_span(next) && is_span(word));
+    format!("{}{}", " ".repeat(set_in.min(2)), words.join(" "))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,7 +377,7 @@ async fn a_plan_reckons_with_the_pace_that_was_learned() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_that_loses_says_so_while_there_is_time() {
     let now = World::now().floor(MINUTE);
-    let window = Window::new(now.plus(-10 * DAY + HOUR), now.plus(-10 * DAY + 7 * HOUR)).unwrap();
+    let window = Window::new(now.plus(-10 * DAY + 30 * MINUTE), now.plus(-10 * DAY + 7 * HOUR)).unwrap();
     let mut options = Options::new(PopulationOptions::new(12, window, Size::Events(20_000)));
     options.behaviour = Behaviour { legacy: Legacy::Retired, ..options.behaviour };
     let program = Program::new(options, "", "").await;
