@@ -18,9 +18,10 @@ const MARK: &str = "# Written by `sparkspool demo`, which replaces it at every r
 const CONFIG: &str = "sparkspool.toml";
 const EVENTS: &str = "events.ndjson";
 const STORE: &str = "store";
+const DATABASE: &str = "sparkspool.db";
 const FILES: [&str; 3] = [CONFIG, EVENTS, ".events.ndjson.journal"];
 const STORE_FILES: [&str; 8] = [
-    "sparkspool.db",
+    DATABASE,
     "sparkspool.db-wal",
     "sparkspool.db-shm",
     "sparkspool.lock",
@@ -130,11 +131,15 @@ impl Folder {
         self.dir.join(STORE)
     }
 
-    /// Bytes of the NDJSON, and of all files of the store.
+    /// The database in it, without which the rest of the store says nothing.
+    pub(super) fn database(&self) -> PathBuf {
+        self.store().join(DATABASE)
+    }
+
+    /// Bytes of the NDJSON, and of the database.
     pub(super) fn sizes(&self) -> (u64, u64) {
         let size = |path: PathBuf| fs::metadata(path).map_or(0, |found| found.len());
-        let store = STORE_FILES.iter().map(|name| size(self.store().join(name))).sum();
-        (size(self.events_file()), store)
+        (size(self.events_file()), size(self.database()))
     }
 }
 

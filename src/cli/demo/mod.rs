@@ -287,7 +287,7 @@ impl Demo {
             rejects,
         };
         self.api.stop().await;
-        let (events_bytes, store_bytes) = folder.sizes();
+        let (events_bytes, database_bytes) = folder.sizes();
         Ok(Summary {
             range,
             census: lines.census,
@@ -301,8 +301,8 @@ impl Demo {
             files: Files {
                 events: folder.events_file(),
                 events_bytes,
-                store: folder.store(),
-                store_bytes,
+                database: folder.database(),
+                database_bytes,
                 config: folder.config_file(),
             },
         })

@@ -68,10 +68,10 @@ pub(super) struct Files {
     pub(super) events: PathBuf,
     /// Its bytes.
     pub(super) events_bytes: u64,
-    /// The directory of the store.
-    pub(super) store: PathBuf,
+    /// The store's database.
+    pub(super) database: PathBuf,
     /// Its bytes.
-    pub(super) store_bytes: u64,
+    pub(super) database_bytes: u64,
     /// The configuration.
     pub(super) config: PathBuf,
 }
@@ -248,18 +248,17 @@ impl Summary {
     }
 
     fn files(&self) -> String {
-        let Files { events, events_bytes, store, store_bytes, config } = &self.files;
-        let (events, store, config) = (quoted(events), quoted(store), quoted(config));
-        let width = [&events, &store, &config].iter().map(|text| text.chars().count()).max().unwrap_or(0);
+        let Files { events, events_bytes, database, database_bytes, config } = &self.files;
+        let (events, database, config) = (quoted(events), quoted(database), quoted(config));
+        let width = [&events, &database, &config].iter().map(|text| text.chars().count()).max().unwrap_or(0);
         let mut text = String::from("The files\n");
         for (path, what) in [
             (&events, format!("normalized events, a line each, {}", bytes(*events_bytes))),
-            (&store, format!("the store, SQLite, {}", bytes(*store_bytes))),
+            (&database, format!("the store, SQLite, {}", bytes(*database_bytes))),
             (&config, "the configuration of this demo".to_owned()),
         ] {
             text.push_str(&format!("  {path:<width$}  {what}\n"));
         }
-        let database = quoted(&self.files.store.join("sparkspool.db"));
         text.push_str(&format!(
             "\nLook into them\n  \
              head -1 {events} | jq\n  \
@@ -356,8 +355,8 @@ mod tests {
         let files = Files {
             events: "sparkspool-demo/events.ndjson".into(),
             events_bytes: 33_000_000,
-            store: "sparkspool-demo/store".into(),
-            store_bytes: 2_500_000,
+            database: "sparkspool-demo/store/sparkspool.db".into(),
+            database_bytes: 2_500_000,
             config: "sparkspool-demo/sparkspool.toml".into(),
         };
         Summary {
