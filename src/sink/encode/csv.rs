@@ -15,7 +15,7 @@ use crate::core::catalogue::Field;
 use crate::core::normalize::{Context, Normalized, PROVIDER, SCHEMA_VERSION, Text, write_one_line};
 use crate::core::normalize::{push_decimal, push_digest};
 use crate::core::time::UtcMillis;
-use crate::sink::row::{self, Cells, Kind};
+use crate::sink::row::{self, Cells};
 
 macro_rules! columns {
     () => {
@@ -131,10 +131,6 @@ impl Cells for Record<'_> {
     /// JSON begins with a bracket, which no spreadsheet takes for a formula, and what holds any string needs quotes.
     fn json(&mut self, json: Option<&[u8]>) {
         push_quoted_where_needed(json.unwrap_or_default(), self.cell());
-    }
-
-    fn nothing(&mut self, kinds: &[Kind]) {
-        kinds.iter().for_each(|_| self.plain(None));
     }
 }
 
